@@ -1,0 +1,82 @@
+"""The interface between a net and a backend: one engine per net, with few and coarse calls.
+
+Everything that arrives here has been checked at the public edge. An engine never validates, prints or
+keeps an argument.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from fastmlp._update import Update
+
+
+class Examples(NamedTuple):
+    """Checked examples.
+
+    ``X``: (n, n_0), a float32, float64 or int64 array in native byte order with any strides.
+    ``y``: class indices (n,) in int64, checked to lie in range; or real targets (n, n_L) in float32,
+    float64 or int64.
+    ``sample_weight``: (n,) contiguous float64, or None.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    sample_weight: np.ndarray | None
+
+
+class Schedule(NamedTuple):
+    """A run of training steps.
+
+    The examples of an epoch are ``order[e * n : (e + 1) * n]`` (or 0 .. n - 1 where ``order`` is None, in
+    every epoch), n the number of examples; step s is batch s % ceil(n / batch_size) of epoch
+    s // ceil(n / batch_size), the last batch of an epoch being what is left.
+    ``table`` has a row per step, or one row for all: learning rate, epsilon, divisor of the data term
+    (0: the rows of the batch), scale of the penalty (1 as a rule).
+    """
+
+    order: np.ndarray | None
+    batch_size: int
+    first_step: int
+    n_steps: int
+    table: np.ndarray
+
+
+class Engine(Protocol):
+    """A backend at work on one net: an Architecture, its Layout and its arena of parameters."""
+
+    def forward(self, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
+        """Write y_hat, or the logits, of X (n, n_0) into ``out`` (n, n_L), C-contiguous, of the net's dtype."""
+
+    def layer_outputs(self, X: np.ndarray, outs: list[np.ndarray]) -> None:
+        """Write the output of every layer into ``outs``, (n, n_l) each, C-contiguous, of the net's dtype."""
+
+    def penalty(self) -> float:
+        """l1 sum|W| + l2/2 sum W^2."""
+
+    def loss(self, examples: Examples) -> float:
+        """The mean loss with the penalty."""
+
+    def gradients(self, examples: Examples, gradients: np.ndarray, dropout_step: int | None) -> float:
+        """The loss; its gradient, penalty included, is written into the arena ``gradients``.
+
+        With ``dropout_step`` the hidden outputs are dropped as in that training step.
+        """
+
+    def backward(self, X: np.ndarray, dY: np.ndarray, gradients: np.ndarray, dX: np.ndarray | None) -> None:
+        """Gradients of a loss of the user's own, from dL/dy_hat (n, n_L) in the net's dtype, C-contiguous.
+
+        ``gradients`` is overwritten, and so is ``dX`` (n, n_0), C-contiguous, where it is given.
+        """
+
+    def apply(self, update: Update, gradients: np.ndarray) -> None:
+        """One update of the parameters and of the optimizer's state; ``gradients`` stays as it is."""
+
+    def train(
+        self, examples: Examples, schedule: Schedule, update: Update, losses: np.ndarray, dropout_step: int
+    ) -> int:
+        """Take steps; returns how many were taken.
+
+        ``losses[i]`` (float64) becomes the loss before update i. A step whose loss is not finite is not
+        taken and ends the run, its loss noted. Step i drops as ``dropout_step + i``.
+        """
