@@ -1,0 +1,120 @@
+/* Activations and their derivatives, over some rows of some whole vectors. */
+
+#define LEAKY_SLOPE ((real)0.01)
+
+/* f(z) of a hidden or output activation; softmax stands in loss.h. */
+INLINE vector activate(const int64_t activation, vector z) {
+    const vector zero = splat(0);
+    switch (activation) {
+    case RELU: return at_least(z, zero);
+    case LEAKY_RELU: return choose(z < zero, z * LEAKY_SLOPE, z);
+    case ELU: return choose(z > zero, z, exponential_minus_one(z));
+    case SOFTPLUS: return softplus(z);
+    case SIGMOID: return logistic(z);
+    case TANH: return hyperbolic_tangent(z);
+    case GELU: {
+        vector density;
+        return z * normal_cdf_and_density(z, &density);
+    }
+    case SILU: return z * logistic(z);
+    case EXP: return exponential(z);
+    default: return z;
+    }
+}
+
+/* f'(z), given z and a = f(z): mostly a polynomial of a, which needs no z. */
+INLINE vector derivative(const int64_t activation, vector z, vector a) {
+    const vector zero = splat(0), one = splat(1);
+    switch (activation) {
+    case RELU: return choose(a > zero, one, zero);
+    case LEAKY_RELU: return choose(a > zero, one, splat(LEAKY_SLOPE));
+    case ELU: return choose(a > zero, one, a + one);
+    case SOFTPLUS: return logistic(z);
+    case SIGMOID: return a * (one - a);
+    case TANH: return multiply_add(-a, a, one);
+    case GELU: {
+        vector density;
+        const vector cdf = normal_cdf_and_density(z, &density);
+        return multiply_add(z, density, cdf);
+    }
+    case SILU: {
+        const vector s = logistic(z);
+        return s * multiply_add(z, one - s, one);
+    }
+    case EXP: return a;
+    default: return one;
+    }
+}
+
+/* A loop over rows and vectors for each activation, so that the choice is made once. */
+#define FOR_EACH_ACTIVATION(DO) \
+    DO(RELU) DO(LEAKY_RELU) DO(ELU) DO(SOFTPLUS) DO(SIGMOID) DO(TANH) DO(GELU) DO(SILU) DO(EXP)
+
+INLINE void activate_loop(const int64_t activation, int64_t rows, int64_t vectors, real *z, int64_t leading) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < vectors; j++) {
+            real *p = z + i * leading + j * LANES;
+            store(p, activate(activation, load(p)));
+        }
+}
+
+/* z becomes f(z). */
+static void activate_rows(int64_t activation, int64_t rows, int64_t vectors, real *z, int64_t leading) {
+    switch (activation) {
+#define CASE(ACTIVATION) \
+    case ACTIVATION: activate_loop(ACTIVATION, rows, vectors, z, leading); return;
+        FOR_EACH_ACTIVATION(CASE)
+#undef CASE
+    default: return;
+    }
+}
+
+INLINE void factor_loop(const int64_t activation, int64_t rows, int64_t vectors, real *z, real *factor, int64_t leading) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < vectors; j++) {
+            const int64_t at = i * leading + j * LANES;
+            const vector input = load(z + at), output = activate(activation, input);
+            store(z + at, output);
+            store(factor + at, derivative(activation, input, output));
+        }
+}
+
+/* z becomes f(z), and factor f'(z): for layers whose output does not tell the derivative. */
+static void activate_rows_keeping_factor(int64_t activation, int64_t rows, int64_t vectors, real *z, real *factor, int64_t leading) {
+    switch (activation) {
+#define CASE(ACTIVATION) \
+    case ACTIVATION: factor_loop(ACTIVATION, rows, vectors, z, factor, leading); return;
+        FOR_EACH_ACTIVATION(CASE)
+#undef CASE
+    default: factor_loop(IDENTITY, rows, vectors, z, factor, leading); return;
+    }
+}
+
+INLINE void chain_loop(const int64_t activation, int64_t rows, int64_t vectors, const real *d, int64_t d_row, real *a, int64_t leading) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < vectors; j++) {
+            real *p = a + i * leading + j * LANES;
+            const vector output = load(p);
+            store(p, load(d + i * d_row + j * LANES) * derivative(activation, output, output));
+        }
+}
+
+/* The chain rule through an activation, in place: the outputs a become dL/dz = d * f'(a), d being dL/da. */
+static void chain_rows(int64_t activation, int64_t rows, int64_t vectors, const real *d, int64_t d_row, real *a, int64_t leading) {
+    switch (activation) {
+#define CASE(ACTIVATION) \
+    case ACTIVATION: chain_loop(ACTIVATION, rows, vectors, d, d_row, a, leading); return;
+        CASE(RELU) CASE(LEAKY_RELU) CASE(ELU) CASE(SIGMOID) CASE(TANH)
+#undef CASE
+    default: chain_loop(IDENTITY, rows, vectors, d, d_row, a, leading); return;
+    }
+}
+
+/* The same where the derivative was kept. */
+static void chain_rows_by_factor(int64_t rows, int64_t vectors, const real *d, int64_t d_row, const real *factor, real *a, int64_t leading) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < vectors; j++) {
+            const int64_t at = i * leading + j * LANES;
+            store(a + at, load(d + i * d_row + j * LANES) * load(factor + at));
+        }
+}

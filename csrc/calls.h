@@ -1,0 +1,21 @@
+/* What Python calls. Addresses come as integers; everything that they point to has been checked before.
+ * cffi reads these declarations as they are, but for the lines of the preprocessor. */
+#ifndef FASTMLP_CALLS_H
+#define FASTMLP_CALLS_H
+#include <stdint.h>
+
+/* The address of the best table of kernels for a dtype, up to an instruction set ("" for any); 0 for an unknown name. */
+int64_t fastmlp_find_kernels(int64_t dtype, const char *isa_limit);
+/* The name of a table's instruction set. */
+const char *fastmlp_isa(int64_t kernels);
+
+/* The entries of a table; see fastmlp.h. */
+void fastmlp_forward(int64_t kernels, int64_t plan, int64_t workspace, int64_t examples, int64_t n, int64_t out, int64_t logits);
+void fastmlp_layer_outputs(int64_t kernels, int64_t plan, int64_t workspace, int64_t examples, int64_t n, int64_t outs);
+double fastmlp_penalty(int64_t kernels, int64_t plan);
+double fastmlp_loss(int64_t kernels, int64_t plan, int64_t workspace, int64_t examples, int64_t n);
+double fastmlp_gradients(int64_t kernels, int64_t plan, int64_t workspace, int64_t examples, int64_t n, int64_t gradients, int64_t dropout_step);
+void fastmlp_backward(int64_t kernels, int64_t plan, int64_t workspace, int64_t examples, int64_t n, int64_t dy, int64_t gradients, int64_t dx);
+void fastmlp_apply(int64_t kernels, int64_t plan, int64_t update, int64_t gradients);
+int64_t fastmlp_train(int64_t kernels, int64_t plan, int64_t workspace, int64_t examples, int64_t schedule, int64_t update, int64_t gradients, int64_t losses);
+#endif

@@ -1,0 +1,81 @@
+/* The interface between Python and the kernels: what a net looks like in memory, and the table of kernels.
+ * Every struct consists of 8-byte fields: Python lays them out as NumPy arrays (src/fastmlp/_backends/_plan.py),
+ * and the Numba kernels read the same arrays. Offsets and leading dimensions count elements, strides bytes. */
+#ifndef FASTMLP_H
+#define FASTMLP_H
+#include <stdint.h>
+
+enum { IDENTITY, RELU, LEAKY_RELU, ELU, SOFTPLUS, SIGMOID, TANH, GELU, SILU, EXP, SOFTMAX }; /* _activations.py */
+enum { MSE, MAE, HUBER, BCE, POISSON, CROSS_ENTROPY };                                       /* _losses.py */
+enum { SGD, MOMENTUM, NESTEROV, ADAM, RMSPROP };                                             /* _update.py */
+enum { LR, BETA1, BETA2, EPS, WEIGHT_DECAY, CLIP_NORM, BETA1_POWER, BETA2_POWER };          /* _update.py */
+enum { FLOAT32, FLOAT64, INT64 };                                                            /* _plan.py */
+
+typedef struct {
+    int64_t n_in, n_out;
+    int64_t leading;    /* of the parameters' rows and of the output's rows */
+    int64_t parameters; /* offset of the (n_in + 1, leading) matrix in every arena: weights by input, then bias */
+    int64_t activation;
+    int64_t output;       /* offset in the workspace: (block_rows, leading) */
+    int64_t factor;       /* the same for d output / d input where a training pass keeps it, else -1 */
+    int64_t dropout_from; /* units whose random word is below this are dropped; 0: no dropout */
+    double dropout_scale; /* of the units that stay */
+} fastmlp_layer;
+
+typedef struct {
+    int64_t n_layers;
+    int64_t loss;
+    double l1, l2;
+    uint64_t seed;      /* of dropout */
+    void *parameters;   /* the arena */
+    int64_t block_rows; /* rows that go through the net together; one block's gradient is summed in row order */
+    /* offsets in the workspace */
+    int64_t input, input_leading; /* (block_rows, input_leading): examples gathered or converted */
+    int64_t constants;            /* a line of ones, then zeros */
+    int64_t target;               /* two rows of the last layer: one of targets, one to work with */
+    int64_t parts;                /* (3, block_rows) */
+    int64_t panel;                /* W^T of one panel of units: (widest output, PANEL) */
+    int64_t tile;                 /* what tiles of the backward pass are computed in */
+    fastmlp_layer layers[];       /* n_layers of them */
+} fastmlp_plan;
+
+typedef struct {
+    const char *x; /* any strides */
+    int64_t x_row, x_column, x_type;
+    const char *y; /* classes: a vector, y_column 0, y_type INT64; else (n, outputs) */
+    int64_t y_row, y_column, y_type;
+    const double *sample_weight; /* or NULL */
+    const int64_t *order;        /* example i is row order[i]; NULL: row i */
+} fastmlp_examples;
+
+typedef struct {
+    int64_t code;
+    double *scalars; /* see _update.py */
+    void *first, *second;
+} fastmlp_update;
+
+typedef struct {
+    int64_t n_examples; /* in an epoch */
+    int64_t batch_size, first_step, n_steps;
+    const double *table; /* rows of learning rate, epsilon, divisor (0: the batch's rows), scale of the penalty */
+    int64_t table_row;   /* doubles from one step's row to the next; 0: one row for all */
+    int64_t dropout_step;
+} fastmlp_schedule;
+
+/* What one instruction set offers for one dtype. `workspace` belongs to the call while it runs.
+ * A gradients arena, like the parameters', starts on a cache line; its padding must be zero. */
+typedef struct {
+    void (*forward)(const fastmlp_plan *, void *workspace, const fastmlp_examples *, int64_t n, void *out, int64_t logits);
+    /* outs: the address of a contiguous (n, n_out) array for every layer */
+    void (*layer_outputs)(const fastmlp_plan *, void *workspace, const fastmlp_examples *, int64_t n, void *const *outs);
+    double (*penalty)(const fastmlp_plan *);
+    double (*loss)(const fastmlp_plan *, void *workspace, const fastmlp_examples *, int64_t n);
+    /* dropout_step -1: no dropout */
+    double (*gradients)(const fastmlp_plan *, void *workspace, const fastmlp_examples *, int64_t n, void *gradients, int64_t dropout_step);
+    /* dy: contiguous (n, outputs); dx: contiguous (n, features) or NULL */
+    void (*backward)(const fastmlp_plan *, void *workspace, const fastmlp_examples *, int64_t n, const void *dy, void *gradients, void *dx);
+    void (*apply)(const fastmlp_plan *, const fastmlp_update *, const void *gradients);
+    /* gradients: an arena where a batch is larger than a block or the norm is clipped, else NULL. Returns the steps taken. */
+    int64_t (*train)(const fastmlp_plan *, void *workspace, const fastmlp_examples *, const fastmlp_schedule *, const fastmlp_update *, void *gradients, double *losses);
+} fastmlp_kernels;
+#endif

@@ -1,0 +1,35 @@
+/* Examples as the kernels want them: rows of reals, gathered and converted block by block where they are not. */
+
+INLINE int64_t example_row(const fastmlp_examples *e, int64_t i) { return e->order ? e->order[i] : i; }
+
+#define CONVERT(TYPE)                                                                       \
+    for (int64_t j = 0; j < n; j++) to[j] = (real)*(const TYPE *)(from + j * column_stride); \
+    return;
+
+static void convert_row(real *restrict to, const char *from, int64_t column_stride, int64_t type, int64_t n) {
+    if (type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64) && column_stride == sizeof(real)) {
+        __builtin_memcpy(to, from, (size_t)n * sizeof(real));
+        return;
+    }
+    switch (type) {
+    case FLOAT32:
+        if (column_stride == 4) { for (int64_t j = 0; j < n; j++) to[j] = (real)((const float *)from)[j]; return; }
+        CONVERT(float)
+    case FLOAT64:
+        if (column_stride == 8) { for (int64_t j = 0; j < n; j++) to[j] = (real)((const double *)from)[j]; return; }
+        CONVERT(double)
+    default: CONVERT(int64_t)
+    }
+}
+#undef CONVERT
+
+/* Rows first .. first + rows - 1 of the inputs: where they are, if the tile can read them there, else in `buffer`. */
+static const real *input_rows(const fastmlp_examples *e, int64_t first, int64_t rows, int64_t n_features, real *buffer, int64_t *leading) {
+    if (!e->order && e->x_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64) && e->x_column == sizeof(real) && e->x_row >= 0) {
+        *leading = e->x_row / (int64_t)sizeof(real);
+        return (const real *)(e->x + first * e->x_row);
+    }
+    for (int64_t i = 0; i < rows; i++)
+        convert_row(buffer + i * *leading, e->x + example_row(e, first + i) * e->x_row, e->x_column, e->x_type, n_features);
+    return buffer;
+}

@@ -1,0 +1,13 @@
+/* The kernels of one instruction set and one dtype. Each file of isa/ includes this once, after it has defined
+ * REAL_BITS, VECTOR_BYTES and KERNELS, the name of the table that comes out. */
+#include "fastmlp.h"
+#include "vector.h"
+#include "elementary.h"
+#include "tile.h"
+#include "activation.h"
+#include "philox.h"
+#include "gather.h"
+#include "update.h"
+#include "dense.h"
+#include "loss.h"
+#include "network.h"

@@ -1,0 +1,223 @@
+/* Output activations and losses, row by row over the logits.
+ *
+ * Sums along a row: one sum per lane of a 64-byte line, then a fixed tree over the line, on every instruction set.
+ * Sums over examples: in float64, in the order of the examples. */
+
+typedef struct {
+    vector part[LINE_VECTORS];
+} line;
+
+INLINE line line_of(real x) {
+    line l;
+    for (int g = 0; g < LINE_VECTORS; g++) l.part[g] = splat(x);
+    return l;
+}
+
+/* The upper half of the lanes is added to the lower half until one is left. */
+static real line_sum(const line *l) {
+    real lane[LINE_LANES] __attribute__((aligned(64)));
+    for (int g = 0; g < LINE_VECTORS; g++) store(lane + g * LANES, l->part[g]);
+    for (int width = LINE_LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) lane[i] += lane[i + width];
+    return lane[0];
+}
+
+static const integer lane_numbers[16] __attribute__((aligned(64))) = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+/* All ones in the lanes of real outputs, zero in padding; `left` outputs begin at the vector's first lane. */
+INLINE ivector real_lanes(int64_t left) {
+    const ivector number = *(const ivector *)lane_numbers;
+    return number < (integer)smaller(left, LANES) - (ivector){0};
+}
+
+INLINE int64_t whole_lines(int64_t n) { return (n + LINE_LANES - 1) / LINE_LANES; }
+
+/* z becomes exp(z - max z), padding zero; returns the sum, and in *largest the maximum. */
+static real exponentials_of_row(real *z, int64_t n, real *largest) {
+    const int64_t padded = whole_lines(n) * LINE_LANES;
+    for (int64_t j = n; j < padded; j++) z[j] = (real)-__builtin_inf();
+    vector most = load(z);
+    for (int64_t j = LANES; j < padded; j += LANES) {
+        const vector x = load(z + j);
+        most = choose(x > most, x, most);
+    }
+    real lane[LANES] __attribute__((aligned(64))), top;
+    store(lane, most);
+    top = lane[0];
+    for (int i = 1; i < LANES; i++) top = lane[i] > top ? lane[i] : top;
+    line sum = line_of(0);
+    for (int64_t j = 0; j < padded; j += LINE_LANES)
+        for (int g = 0; g < LINE_VECTORS; g++) {
+            const vector e = exponential(load(z + j + g * LANES) - splat(top));
+            store(z + j + g * LANES, e);
+            sum.part[g] += e;
+        }
+    *largest = top;
+    return line_sum(&sum);
+}
+
+/* The logits of one row become probabilities. */
+static void softmax_row(real *z, int64_t n) {
+    real largest;
+    const vector sum = splat(exponentials_of_row(z, n, &largest));
+    for (int64_t j = 0; j < n; j += LANES) store(z + j, load(z + j) / sum);
+}
+
+/* The logits of some rows become outputs. */
+static void output_rows(int64_t activation, int64_t rows, int64_t n, real *z, int64_t leading) {
+    if (activation == SOFTMAX)
+        for (int64_t i = 0; i < rows; i++) softmax_row(z + i * leading, n);
+    else activate_rows(activation, rows, whole_vectors(n), z, leading);
+}
+
+/* One vector of an element-wise loss: its value, and its derivative by z up to the factor of the batch. */
+INLINE vector element_loss(const int64_t loss, const int64_t activation, vector z, vector y, vector *slope) {
+    const vector zero = splat(0), one = splat(1);
+    if (loss == BCE) {
+        *slope = logistic(z) - y;
+        return multiply_add(-z, y, at_least(z, zero)) + log_one_plus_exp_negative(absolute(z));
+    }
+    if (loss == POISSON) {
+        const vector mean = exponential(z);
+        *slope = mean - y;
+        return multiply_add(-y, z, mean);
+    }
+    const vector a = activate(activation, z), d = a - y, size = absolute(d), chain = derivative(activation, z, a);
+    if (loss == MSE) {
+        *slope = d * chain;
+        return d * d;
+    }
+    if (loss == MAE) {
+        *slope = choose(d > zero, one, choose(d < zero, -one, d)) * chain;
+        return size;
+    }
+    *slope = choose(size > one, with_sign_of(one, d), d) * chain;
+    return choose(size > one, size - splat((real)0.5), splat((real)0.5) * d * d);
+}
+
+INLINE real element_row(const int64_t loss, int64_t activation, real *z, const real *y, int64_t n, int with_gradient, real scale) {
+    line sum = line_of(0);
+    const vector zero = splat(0);
+    for (int64_t j = 0; j < n; j += LINE_LANES)
+        for (int g = 0; g < LINE_VECTORS && j + g * LANES < n; g++) {
+            const int64_t at = j + g * LANES;
+            const ivector inside = real_lanes(n - at);
+            vector slope;
+            const vector value = element_loss(loss, activation, load(z + at), load(y + at), &slope);
+            sum.part[g] += choose(inside, value, zero);
+            if (with_gradient) store(z + at, choose(inside, slope * splat(scale), zero));
+        }
+    return line_sum(&sum);
+}
+
+/* Cross-entropy of one row is log(sum) * weight - gap: the logarithms are taken together afterwards. */
+typedef struct {
+    real sum, weight, gap;
+} cross_entropy_parts;
+
+static cross_entropy_parts cross_entropy_of_class(real *z, int64_t class, int64_t n, int with_gradient, real scale) {
+    const real logit = z[class];
+    real largest;
+    const real sum = exponentials_of_row(z, n, &largest);
+    if (with_gradient) {
+        const vector total = splat(sum), factor = splat(scale);
+        const real chosen = (z[class] / sum - 1) * scale;
+        for (int64_t j = 0; j < n; j += LANES) store(z + j, load(z + j) / total * factor);
+        z[class] = chosen;
+    }
+    return (cross_entropy_parts){sum, 1, logit - largest};
+}
+
+static cross_entropy_parts cross_entropy_of_probabilities(real *z, const real *y, int64_t n, int with_gradient, real scale, real *shifted) {
+    const vector zero = splat(0);
+    const int64_t lines = whole_lines(n);
+    __builtin_memcpy(shifted, z, (size_t)(lines * LINE_LANES) * sizeof(real));
+    real largest;
+    const real sum = exponentials_of_row(z, n, &largest);
+    line weight = line_of(0), gap = line_of(0);
+    for (int64_t j = 0; j < lines * LINE_LANES; j += LINE_LANES)
+        for (int g = 0; g < LINE_VECTORS; g++) {
+            const vector target = load(y + j + g * LANES), d = load(shifted + j + g * LANES) - splat(largest);
+            weight.part[g] += target;
+            gap.part[g] = choose(target == zero, gap.part[g], multiply_add(target, d, gap.part[g]));
+        }
+    const real total = line_sum(&weight);
+    if (with_gradient)
+        for (int64_t j = 0; j < n; j += LANES)
+            store(z + j, (load(z + j) / splat(sum) * splat(total) - load(y + j)) * splat(scale));
+    return (cross_entropy_parts){sum, total, line_sum(&gap)};
+}
+
+/* One row of targets as reals, padding zero. */
+static void target_row(const fastmlp_examples *e, int64_t row, int64_t n, real *target) {
+    convert_row(target, e->y + row * e->y_row, e->y_column, e->y_type, n);
+    for (int64_t j = n; j < whole_lines(n) * LINE_LANES; j++) target[j] = 0;
+}
+
+/* Losses of examples first .. first + rows - 1 from their logits z: the sum of weight * loss. With a gradient, z becomes
+ * dL/dz of the batch's mean, data terms divided by `divisor`. parts: 3 * block_rows reals; target: two rows. */
+static double loss_rows(const fastmlp_plan *plan, const fastmlp_examples *e, int64_t first, int64_t rows, real *z, int with_gradient, double divisor, real *target, real *parts) {
+    const fastmlp_layer *layer = plan->layers + plan->n_layers - 1;
+    const int64_t n = layer->n_out, loss = plan->loss, padded_rows = plan->block_rows;
+    const double factor = (loss == CROSS_ENTROPY ? 1.0 : loss == MSE ? 2.0 / (double)n : 1.0 / (double)n) / divisor;
+    const double share = loss == CROSS_ENTROPY ? 1.0 : (double)n;
+    real *sum = parts, *weight = parts + padded_rows, *gap = weight + padded_rows;
+    double total = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t row = example_row(e, first + i);
+        const double example_weight = e->sample_weight ? e->sample_weight[row] : 1.0;
+        const real scale = (real)(example_weight * factor);
+        real *logits = z + i * layer->leading;
+        if (loss == CROSS_ENTROPY) {
+            cross_entropy_parts p;
+            if (e->y_column == 0) p = cross_entropy_of_class(logits, *(const int64_t *)(e->y + row * e->y_row), n, with_gradient, scale);
+            else {
+                target_row(e, row, n, target);
+                p = cross_entropy_of_probabilities(logits, target, n, with_gradient, scale, target + layer->leading);
+            }
+            sum[i] = p.sum, weight[i] = p.weight, gap[i] = p.gap;
+            continue;
+        }
+        target_row(e, row, n, target);
+        real value = 0;
+        switch (loss) {
+        case BCE: value = element_row(BCE, SIGMOID, logits, target, n, with_gradient, scale); break;
+        case POISSON: value = element_row(POISSON, EXP, logits, target, n, with_gradient, scale); break;
+        case MSE: value = element_row(MSE, layer->activation, logits, target, n, with_gradient, scale); break;
+        case MAE: value = element_row(MAE, layer->activation, logits, target, n, with_gradient, scale); break;
+        case HUBER: value = element_row(HUBER, layer->activation, logits, target, n, with_gradient, scale); break;
+        }
+        total += example_weight * ((double)value / share);
+    }
+    if (loss != CROSS_ENTROPY) return total;
+    for (int64_t i = 0; i < rows; i += LANES) store(sum + i, multiply_add(logarithm(load(sum + i)), load(weight + i), -load(gap + i)));
+    for (int64_t i = 0; i < rows; i++) {
+        const double example_weight = e->sample_weight ? e->sample_weight[example_row(e, first + i)] : 1.0;
+        total += example_weight * (double)sum[i];
+    }
+    return total;
+}
+
+/* dL/dz from the logits z and dL/dy_hat, in place: what `backward` starts from. */
+static void chain_output_rows(const fastmlp_layer *layer, int64_t rows, const real *dy, real *z, real *target) {
+    const int64_t n = layer->n_out;
+    for (int64_t i = 0; i < rows; i++) {
+        real *logits = z + i * layer->leading;
+        __builtin_memcpy(target, dy + i * n, (size_t)n * sizeof(real));
+        for (int64_t j = n; j < whole_lines(n) * LINE_LANES; j++) target[j] = 0;
+        vector mean = splat(0);
+        if (layer->activation == SOFTMAX) {
+            softmax_row(logits, n);
+            line sum = line_of(0);
+            for (int64_t j = 0; j < n; j += LINE_LANES)
+                for (int g = 0; g < LINE_VECTORS; g++)
+                    sum.part[g] = multiply_add(load(logits + j + g * LANES), load(target + j + g * LANES), sum.part[g]);
+            mean = splat(line_sum(&sum));
+        }
+        for (int64_t j = 0; j < n; j += LANES) {
+            const vector x = load(logits + j), d = load(target + j);
+            const vector slope = layer->activation == SOFTMAX ? x * (d - mean) : d * derivative(layer->activation, x, activate(layer->activation, x));
+            store(logits + j, choose(real_lanes(n - j), slope, splat(0)));
+        }
+    }
+}

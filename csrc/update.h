@@ -1,0 +1,100 @@
+/* Optimizers: one update of some rows of parameters from their gradients. Formulas are PyTorch's. */
+
+/* One step's constants, in the kernels' dtype. */
+typedef struct {
+    int64_t code;
+    real rate, eps;
+    real beta1, beta2;             /* momentum; Adam's betas; beta2 is RMSprop's rho too */
+    real one_minus1, one_minus2;   /* 1 - beta1, 1 - beta2 */
+    real shrink;                   /* 1 - learning rate * weight decay, on weights */
+    real clip;                     /* factor of the whole gradient */
+    real l1, l2;                   /* the penalty's, 0 where the gradient has it already */
+    real *parameters, *first, *second; /* arenas */
+} update_step;
+
+/* The penalty's part of a weight's gradient. */
+INLINE vector penalty_gradient(vector g, vector p, real l1, real l2) {
+    const vector zero = splat(0), slope = splat(l1);
+    g = multiply_add(splat(l2), p, g);
+    return g + choose(p > zero, slope, choose(p < zero, -slope, zero));
+}
+
+/* One vector of one optimizer's update; `at` is its place in every arena. */
+INLINE void update_vector(const int64_t code, const update_step *s, const int is_weight, vector g, int64_t at) {
+    real *p = s->parameters + at, *first = s->first + at, *second = s->second + at;
+    vector x = load(p);
+    if (is_weight && (s->l1 != 0 || s->l2 != 0)) g = penalty_gradient(g, x, s->l1, s->l2);
+    if (s->clip != 1) g *= splat(s->clip);
+    if (is_weight && s->shrink != 1) x *= splat(s->shrink);
+    const vector rate = splat(-s->rate), beta1 = splat(s->beta1), beta2 = splat(s->beta2);
+    switch (code) {
+    case SGD: x = multiply_add(rate, g, x); break;
+    case MOMENTUM:
+    case NESTEROV: {
+        const vector velocity = multiply_add(beta1, load(first), g);
+        store(first, velocity);
+        x = multiply_add(rate, code == MOMENTUM ? velocity : multiply_add(beta1, velocity, g), x);
+        break;
+    }
+    case ADAM: {
+        const vector m = multiply_add(splat(s->one_minus1), g - load(first), load(first));
+        const vector v = multiply_add(beta2, load(second), splat(s->one_minus2) * g * g);
+        store(first, m);
+        store(second, v);
+        x = multiply_add(rate, m / (square_root(v) + splat(s->eps)), x);
+        break;
+    }
+    case RMSPROP: {
+        const vector v = multiply_add(beta2, load(second), splat(s->one_minus2) * g * g);
+        store(second, v);
+        x = multiply_add(rate, g / (square_root(v) + splat(s->eps)), x);
+        break;
+    }
+    }
+    store(p, x);
+}
+
+INLINE void update_loop(const int64_t code, const update_step *s, int is_weight, int64_t rows, int64_t vectors, const real *g, int64_t g_row, int64_t at, int64_t leading) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < vectors; j++)
+            update_vector(code, s, is_weight, load(g + i * g_row + j * LANES), at + i * leading + j * LANES);
+}
+
+/* Updates rows of a layer's matrix that begin at `at` in every arena, from gradients g. */
+static void update_rows(const update_step *s, int is_weight, int64_t rows, int64_t vectors, const real *g, int64_t g_row, int64_t at, int64_t leading) {
+    switch (s->code) {
+#define CASE(CODE) \
+    case CODE: update_loop(CODE, s, is_weight, rows, vectors, g, g_row, at, leading); return;
+        CASE(SGD) CASE(MOMENTUM) CASE(NESTEROV) CASE(ADAM) CASE(RMSPROP)
+#undef CASE
+    }
+}
+
+static void add_rows(int64_t rows, int64_t vectors, const real *g, int64_t g_row, real *sum, int64_t leading) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < vectors; j++) {
+            real *p = sum + i * leading + j * LANES;
+            store(p, load(p) + load(g + i * g_row + j * LANES));
+        }
+}
+
+/* The constants of the step that follows; Adam's running powers advance. */
+static update_step begin_update(const fastmlp_update *u, double rate, double eps, real *parameters) {
+    double *scalars = u->scalars;
+    const double beta1 = scalars[BETA1], beta2 = scalars[BETA2];
+    update_step s = {
+        .code = u->code, .eps = (real)eps, .beta1 = (real)beta1, .beta2 = (real)beta2,
+        .one_minus1 = (real)(1 - beta1), .one_minus2 = (real)(1 - beta2),
+        .shrink = (real)(1 - rate * scalars[WEIGHT_DECAY]), .clip = 1,
+        .parameters = parameters, .first = u->first, .second = u->second,
+    };
+    if (u->code == ADAM) {
+        scalars[BETA1_POWER] *= beta1;
+        scalars[BETA2_POWER] *= beta2;
+        const double correction = __builtin_sqrt(1 - scalars[BETA2_POWER]);
+        s.eps = (real)(eps * correction);
+        rate *= correction / (1 - scalars[BETA1_POWER]);
+    }
+    s.rate = (real)rate;
+    return s;
+}

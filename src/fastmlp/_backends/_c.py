@@ -1,0 +1,59 @@
+"""The C backend: the kernels of csrc/, built with the package where there was a compiler."""
+
+import os
+from functools import partial
+
+import numpy as np
+
+from fastmlp._architecture import Architecture
+from fastmlp._backends._compiled import CompiledEngine
+from fastmlp._backends._plan import TYPE_CODES
+from fastmlp._layout import Layout
+
+try:
+    from fastmlp import _fastmlp_c
+except ImportError as error:
+    _missing: str | None = f"the C kernels were not built, or cannot be loaded ({error})"
+else:
+    _missing = None
+
+NAME = "c"
+
+
+def reason_missing() -> str | None:
+    """Why this backend cannot be used here; None where it can."""
+    return _missing
+
+
+def isa() -> str:
+    """The instruction set of the kernels in use."""
+    return CKernels(np.dtype("float32")).isa
+
+
+class CKernels:
+    """The kernels for one dtype; see Kernels. cffi lets other Python threads run during each call."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        lib = _fastmlp_c.lib
+        limit = os.environ.get("FASTMLP_ISA", "")
+        table = lib.fastmlp_find_kernels(TYPE_CODES[dtype], limit.encode())
+        if not table:
+            raise ValueError(f"FASTMLP_ISA is {limit!r}; it may be 'baseline', 'avx2' or 'avx512'")
+        self.isa: str = _fastmlp_c.ffi.string(lib.fastmlp_isa(table)).decode()
+        self.forward = partial(lib.fastmlp_forward, table)
+        self.layer_outputs = partial(lib.fastmlp_layer_outputs, table)
+        self.penalty = partial(lib.fastmlp_penalty, table)
+        self.loss = partial(lib.fastmlp_loss, table)
+        self.gradients = partial(lib.fastmlp_gradients, table)
+        self.backward = partial(lib.fastmlp_backward, table)
+        self.apply = partial(lib.fastmlp_apply, table)
+        self.train = partial(lib.fastmlp_train, table)
+
+
+class CEngine(CompiledEngine):
+    """A net's engine over the C kernels."""
+
+    def __init__(
+        self, architecture: Architecture, layout: Layout, parameters: np.ndarray, seed: int, n_threads: int
+    ) -> None:
+        super().__init__(CKernels(architecture.dtype), architecture, layout, parameters, seed)

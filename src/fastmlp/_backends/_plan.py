@@ -1,0 +1,178 @@
+"""What the compiled kernels know of a net: records of 8-byte fields that csrc/fastmlp.h defines and both backends read."""
+
+import numpy as np
+
+from fastmlp._activations import ACTIVATION_CODES
+from fastmlp._architecture import Architecture
+from fastmlp._backends._engine import Schedule
+from fastmlp._layout import LINE_BYTES, Layout, aligned_zeros, leading_dimension
+from fastmlp._losses import LOSS_CODES
+from fastmlp._update import Update
+
+_LAYER = np.dtype(
+    [
+        ("n_in", "i8"),
+        ("n_out", "i8"),
+        ("leading", "i8"),
+        ("parameters", "i8"),
+        ("activation", "i8"),
+        ("output", "i8"),
+        ("factor", "i8"),
+        ("dropout_from", "i8"),
+        ("dropout_scale", "f8"),
+    ]
+)
+_PLAN = [
+    ("n_layers", "i8"),
+    ("loss", "i8"),
+    ("l1", "f8"),
+    ("l2", "f8"),
+    ("seed", "u8"),
+    ("parameters", "u8"),
+    ("block_rows", "i8"),
+    ("input", "i8"),
+    ("input_leading", "i8"),
+    ("constants", "i8"),
+    ("target", "i8"),
+    ("parts", "i8"),
+    ("panel", "i8"),
+    ("tile", "i8"),
+]
+_EXAMPLES = np.dtype(
+    [
+        ("x", "u8"),
+        ("x_row", "i8"),
+        ("x_column", "i8"),
+        ("x_type", "i8"),
+        ("y", "u8"),
+        ("y_row", "i8"),
+        ("y_column", "i8"),
+        ("y_type", "i8"),
+        ("sample_weight", "u8"),
+        ("order", "u8"),
+    ]
+)
+_SCHEDULE = np.dtype(
+    [
+        ("n_examples", "i8"),
+        ("batch_size", "i8"),
+        ("first_step", "i8"),
+        ("n_steps", "i8"),
+        ("table", "u8"),
+        ("table_row", "i8"),
+        ("dropout_step", "i8"),
+    ]
+)
+_UPDATE = np.dtype([("code", "i8"), ("scalars", "u8"), ("first", "u8"), ("second", "u8")])
+TYPE_CODES = {np.dtype("float32"): 0, np.dtype("float64"): 1, np.dtype("int64"): 2}
+
+# Large batches go through the net in blocks whose activations stay in the cache: 4,096 rows at once ran at half
+# the speed. Training's block is part of the definition of a gradient, which is summed block by block.
+TRAINING_ROWS = 512
+INFERENCE_ROWS = 256
+
+_PANEL_LINES = 3  # csrc/dense.h
+_TILE_LINES = 48 * 8  # csrc/dense.h: CHUNK_ROWS rows of the widest tile
+_ZERO_LINES = 8  # csrc/tile.h: the widest tile
+
+
+class Plan:
+    """How one kind of call goes through a net: the record for the kernels, and the workspace it needs.
+
+    In training every layer keeps its output until the backward pass; otherwise two buffers take turns.
+    """
+
+    def __init__(
+        self, architecture: Architecture, layout: Layout, parameters: np.ndarray, seed: int, training: bool
+    ) -> None:
+        itemsize = architecture.dtype.itemsize
+        line = LINE_BYTES // itemsize
+        rows = TRAINING_ROWS if training else INFERENCE_ROWS
+        self._dtype = architecture.dtype
+        self._line = line
+        self.workspace_size = 0
+        n_layers = architecture.n_layers
+        # One element, so that the record is an array with an address.
+        self.record = np.zeros(1, dtype=np.dtype([*_PLAN, ("layers", _LAYER, (n_layers,))]))
+        plan = self.record[0]
+        plan["n_layers"] = n_layers
+        plan["loss"] = LOSS_CODES[architecture.loss]
+        plan["l1"], plan["l2"] = architecture.l1, architecture.l2
+        plan["seed"] = seed
+        plan["parameters"] = parameters.ctypes.data
+        plan["block_rows"] = rows
+        plan["input_leading"] = leading_dimension(architecture.layer_sizes[0], itemsize)
+        plan["constants"] = self._take(line + _ZERO_LINES * line)
+        plan["target"] = self._take(2 * layout.leading[-1])
+        plan["parts"] = self._take(3 * rows)
+        plan["panel"] = self._take(max(architecture.layer_sizes) * _PANEL_LINES * line)
+        plan["tile"] = self._take(_TILE_LINES * line)
+        plan["input"] = self._take(rows * int(plan["input_leading"]))
+        turns = [] if training else [self._take(rows * max(layout.leading)) for _ in range(min(2, n_layers))]
+        activations = (*architecture.activations, architecture.output_activation)
+        for index, activation in enumerate(activations):
+            layer = plan["layers"][index]
+            layer["n_in"], layer["n_out"] = architecture.layer_sizes[index : index + 2]
+            layer["leading"] = layout.leading[index]
+            layer["parameters"] = layout.offsets[index]
+            layer["activation"] = ACTIVATION_CODES[activation]
+            layer["output"] = self._take(rows * layout.leading[index]) if training else turns[index % 2]
+            layer["factor"] = -1
+            if training and index < n_layers - 1 and architecture.keeps_factor(index + 1):
+                layer["factor"] = self._take(rows * layout.leading[index])
+                rate = architecture.dropout[index]
+                layer["dropout_from"] = int(rate * 2**32)
+                layer["dropout_scale"] = 1 / (1 - rate)
+
+    def _take(self, n: int) -> int:
+        """The offset of ``n`` elements of the workspace, on a cache line.
+
+        Five lines between buffers keep those of a small net, all of 512 rows, off the same sets of the cache.
+        """
+        offset = self.workspace_size
+        self.workspace_size += -(-n // self._line) * self._line + 5 * self._line
+        return offset
+
+    def new_workspace(self) -> np.ndarray:
+        """A workspace for one call at a time; pages are touched only as far as they are used."""
+        workspace = aligned_zeros(self.workspace_size, self._dtype)
+        start = int(self.record[0]["constants"])
+        workspace[start : start + self._line] = 1
+        return workspace
+
+
+def address(array: np.ndarray | None) -> int:
+    """Where an array's memory begins; 0 for none."""
+    return 0 if array is None else array.ctypes.data
+
+
+def examples_record(X: np.ndarray, y: np.ndarray | None, weights: np.ndarray | None, order: np.ndarray | None) -> np.ndarray:
+    """Examples as kernels see them; the arrays must outlive the record's use."""
+    y_fields: tuple[int, ...] = (0, 0, 0, 0)
+    if y is not None:
+        # A column stride of 0 marks classes.
+        y_fields = (address(y), y.strides[0], y.strides[1] if y.ndim == 2 else 0, TYPE_CODES[y.dtype])
+    fields = (address(X), *X.strides, TYPE_CODES[X.dtype], *y_fields, address(weights), address(order))
+    return np.array([fields], dtype=_EXAMPLES)
+
+
+def schedule_record(schedule: Schedule, n_examples: int, dropout_step: int) -> np.ndarray:
+    """A run of steps as kernels see it."""
+    table_row = schedule.table.shape[1] if len(schedule.table) > 1 else 0
+    run = (schedule.batch_size, schedule.first_step, schedule.n_steps)
+    return np.array([(n_examples, *run, address(schedule.table), table_row, dropout_step)], dtype=_SCHEDULE)
+
+
+def update_record(update: Update) -> np.ndarray:
+    """An optimizer's state as kernels see it."""
+    fields = (update.code, address(update.scalars), address(update.first), address(update.second))
+    return np.array([fields], dtype=_UPDATE)
+
+
+def readable(array: np.ndarray) -> np.ndarray:
+    """The array, or a copy that kernels can read: of whole elements in each stride, and no column repeated."""
+    if array.flags.aligned and not (array.ndim == 2 and array.strides[1] == 0):
+        return array
+    return np.ascontiguousarray(array)
+
+
