@@ -69,3 +69,14 @@ void fastmlp_apply(int64_t kernels, int64_t plan, int64_t update, int64_t gradie
 int64_t fastmlp_train(int64_t kernels, int64_t plan, int64_t workspace, int64_t examples, int64_t schedule, int64_t update, int64_t gradients, int64_t losses) {
     return table(kernels)->train(at(plan), at(workspace), at(examples), at(schedule), at(update), at(gradients), at(losses));
 }
+
+void fastmlp_forward_call(int64_t call, int64_t logits) {
+    const fastmlp_call *c = at(call);
+    c->kernels->forward(c->plan, c->workspace, c->examples, c->n, c->out, logits);
+}
+double fastmlp_step_call(int64_t call, int64_t dropout_step) {
+    const fastmlp_call *c = at(call);
+    c->schedule->dropout_step = dropout_step;
+    c->kernels->train(c->plan, c->workspace, c->examples, c->schedule, c->update, c->gradients, c->losses);
+    return c->losses[0];
+}

@@ -95,16 +95,26 @@ static void dense_input_gradient(int64_t rows, const fastmlp_layer *layer, const
     }
 }
 
-/* Everything that a layer does backward: from dz over its outputs, the weights' gradients into the sink and the
- * input's gradient over the layer below (or into dx, or nowhere for the first layer of a training step).
+/* What one thread needs beside: a line of ones and then zeros, W^T of a panel, and a place for tiles. */
+typedef struct {
+    const real *constants;
+    real *panel, *tile;
+} backward_scratch;
+
+/* What a layer does backward for some of its input units: from dz over its outputs, the weights' gradients into the sink
+ * and the input's gradient over the layer below (or into dx, or nowhere for the first layer of a training step).
  * A panel's weights are copied before they are updated. */
-static void dense_backward(int64_t rows, const fastmlp_layer *layer, const fastmlp_layer *below, real *a, int64_t a_leading, const real *factor, const real *dz, real *dx, const real *ones_and_zeros, real *panel, real *tile, const gradient_sink *sink) {
-    const real *one = ones_and_zeros, *zeros = ones_and_zeros + LINE_LANES;
-    for (int64_t first = 0; first < layer->n_in; first += PANEL) {
-        const int64_t units = smaller(PANEL, layer->n_in - first);
-        if (below || dx) transpose_panel(layer, sink->parameters + layer->parameters, first, units, panel);
-        dense_weight_gradient(rows, layer, first, units, a + first, a_leading, dz, zeros, tile, sink);
-        if (below || dx) dense_input_gradient(rows, layer, below, first, units, dz, panel, zeros, tile, a, factor, dx);
+static void dense_backward(int64_t rows, const fastmlp_layer *layer, const fastmlp_layer *below, range mine, real *a, int64_t a_leading, const real *factor, const real *dz, real *dx, const backward_scratch *scratch, const gradient_sink *sink) {
+    const real *zeros = scratch->constants + LINE_LANES;
+    for (int64_t first = mine.from; first < mine.to; first += PANEL) {
+        const int64_t units = smaller(PANEL, mine.to - first);
+        if (below || dx) transpose_panel(layer, sink->parameters + layer->parameters, first, units, scratch->panel);
+        dense_weight_gradient(rows, layer, first, units, a + first, a_leading, dz, zeros, scratch->tile, sink);
+        if (below || dx) dense_input_gradient(rows, layer, below, first, units, dz, scratch->panel, zeros, scratch->tile, a, factor, dx);
     }
-    dense_weight_gradient(rows, layer, layer->n_in, 1, one, 0, dz, zeros, tile, sink);
+}
+
+/* The bias is the weight of an input that is always 1. */
+static void dense_bias_gradient(int64_t rows, const fastmlp_layer *layer, const real *dz, const backward_scratch *scratch, const gradient_sink *sink) {
+    dense_weight_gradient(rows, layer, layer->n_in, 1, scratch->constants, 0, dz, scratch->constants + LINE_LANES, scratch->tile, sink);
 }

@@ -88,11 +88,18 @@ INLINE vector exponential(vector x) {
     return choose(x <= splat(highest), from_bits(result), x * splat((real)INFINITY));
 }
 
-/* exp(x + low) for x <= 0 and |low| small; low corrects a rounded x. */
-INLINE vector exponential_below_one(vector x, vector low) {
-    x = at_least(x, splat(REAL_BITS == 32 ? -88 : -709)); /* n = -127 (-1023) makes the power zero */
-    vector shifted = round_exponent(x), power = power_of_two(shifted);
-    return multiply_add(power, exponential_minus_one_near_zero(reduce(x, shifted) + low), power);
+/* exp(x + low) = power (1 + what is returned), for x <= 0; low, which is small, corrects a rounded x. */
+INLINE vector exponential_in_parts(vector x, vector low, vector *power) {
+    vector bounded = at_least(x, splat(REAL_BITS == 32 ? -88 : -709)); /* there 2^n comes out as zero */
+    vector shifted = round_exponent(bounded);
+    *power = power_of_two(shifted);
+    return exponential_minus_one_near_zero(reduce(bounded, shifted) + low);
+}
+
+/* exp(x) for x <= 0, a little faster. */
+INLINE vector exponential_of_negative(vector x) {
+    vector power, q = exponential_in_parts(x, splat((real)-0.0), &power);
+    return multiply_add(power, q, power);
 }
 
 /* With exp(-x) = 2^n (1 + q): 2^-n / (2^-n + 1 + q), which cannot overflow. */
@@ -149,7 +156,7 @@ INLINE vector logarithm(vector x) {
 
 /* log(1 + exp(-x)) for x >= 0. */
 INLINE vector log_one_plus_exp_negative(vector x) {
-    vector power = exponential_below_one(-x, splat(0));
+    vector power = exponential_of_negative(-x);
     ivector large = power > splat(0x1.a8p-2); /* sqrt(2) - 1, about */
     vector f = choose(large, (power - splat(1)) * splat(0.5), power);
     return logarithm_near_one(f, from_bits(large & bits_of(splat(1))));
@@ -168,14 +175,14 @@ INLINE vector square_remainder(vector x, vector square) {
 #endif
 }
 
-/* exp(-x^2 / 2). */
-INLINE vector bell(vector x) {
+/* exp(-x^2 / 2) = power (1 + what is returned). */
+INLINE vector bell_in_parts(vector x, vector *power) {
     vector square = x * x;
-    return exponential_below_one(square * splat(-0.5), square_remainder(x, square) * splat(-0.5));
+    return exponential_in_parts(square * splat(-0.5), square_remainder(x, square) * splat(-0.5), power);
 }
 
-/* Phi(-x) / exp(-x^2 / 2) for x >= 0 up to where Phi underflows: a polynomial of (x - 4) / (x + 4), over x + 4. */
-INLINE vector scaled_tail(vector x) {
+/* (x + 4) Phi(-x) / exp(-x^2 / 2) for x >= 0 up to where Phi underflows; a polynomial of u = (x - 4) / (x + 4). */
+INLINE vector scaled_tail(vector u) {
 #if REAL_BITS == 32
     static const real H[] = {-0x1.09feb2p-13f, 0x1.8fac22p-13f, 0x1.9cb214p-10f, -0x1.cd0ae8p-9f, -0x1.ed6182p-8f,
                              0x1.eed53ep-5f,   -0x1.7dffbep-3f, 0x1.8c6d9cp-2f,  -0x1.373e3ap-1f, 0x1.82b4bcp-1f};
@@ -188,8 +195,7 @@ INLINE vector scaled_tail(vector x) {
         -0x1.c81719c982ad3p-9,  -0x1.ee276104347c6p-8,  0x1.eec4cc3e44598p-5,   -0x1.7dff2bff684a1p-3,
         0x1.8c6dbf2cfc307p-2,   -0x1.373e3a893c28ap-1,  0x1.82b4bb8c94dcep-1};
 #endif
-    vector reciprocal = splat(1) / (x + splat(4)), ratio = (x - splat(4)) * reciprocal;
-    return POLYNOMIAL(ratio, H) * reciprocal;
+    return POLYNOMIAL(u, H);
 }
 
 /* Where exp(-x^2 / 2) is zero for certain. */
@@ -197,23 +203,27 @@ INLINE vector scaled_tail(vector x) {
 
 /* Phi(x), the normal distribution, and its density. */
 INLINE vector normal_cdf_and_density(vector x, vector *density) {
-    vector magnitude = at_most(absolute(x), splat(NORMAL_END)), power = bell(magnitude);
-    vector tail = power * scaled_tail(magnitude);
-    *density = power * splat((real)0.39894228040143267794);
+    vector magnitude = at_most(absolute(x), splat(NORMAL_END)), reciprocal = splat(1) / (magnitude + splat(4));
+    vector power, q = bell_in_parts(magnitude, &power), bell = multiply_add(power, q, power);
+    vector tail = scaled_tail((magnitude - splat(4)) * reciprocal) * reciprocal * bell;
+    *density = bell * splat((real)0.39894228040143267794);
     return choose(x < splat(0), tail, splat(1) - tail);
 }
 
 /* x Phi(x) = max(x, 0) - |x| Phi(-|x|). */
 INLINE vector gelu(vector x) {
-    vector magnitude = at_most(absolute(x), splat(NORMAL_END));
-    return multiply_add(-(magnitude * scaled_tail(magnitude)), bell(magnitude), at_least(x, splat((real)-0.0)));
+    vector magnitude = at_most(absolute(x), splat(NORMAL_END)), ratio = magnitude / (magnitude + splat(4));
+    vector power, q = bell_in_parts(magnitude, &power);
+    vector tail = scaled_tail(multiply_add(ratio, splat(2), splat(-1))) * ratio;
+    return multiply_add(-multiply_add(q, tail, tail), power, at_least(x, splat((real)-0.0)));
 }
 
-/* x logistic(x), also where the logistic function underflows but not yet this: scaled by 2^24. */
+/* With exp(|x|) = 2^n (1 + q): max(x, 0) - |x| 2^-n / (2^-n + 1 + q). The numerator is scaled by 2^24, for it
+ * underflows before the result does. */
 INLINE vector silu(vector x) {
-    vector bounded = at_least(at_most(x, splat(40)), splat(REAL_BITS == 32 ? -104 : -725));
-    vector shifted = round_exponent(-bounded);
-    vector large = from_bits(bits_of(splat(0x1p24)) - (bits_of(shifted) << MANTISSA_BITS)), power = large * splat(0x1p-24);
-    vector sum = (power + exponential_minus_one_near_zero(reduce(-bounded, shifted))) + splat(1);
-    return x * large / sum * splat(0x1p-24);
+    vector magnitude = at_most(absolute(x), splat(REAL_BITS == 32 ? 105 : 726)); /* there it comes out as zero */
+    vector shifted = round_exponent(magnitude);
+    vector scaled = from_bits(bits_of(splat(0x1p24)) - (bits_of(shifted) << MANTISSA_BITS));
+    vector sum = multiply_add(scaled, splat(0x1p-24), exponential_minus_one_near_zero(reduce(magnitude, shifted))) + splat(1);
+    return multiply_add(magnitude * scaled / sum, splat(-0x1p-24), at_least(x, splat((real)-0.0)));
 }

@@ -28,14 +28,18 @@ typedef struct {
     double l1, l2;
     uint64_t seed;      /* of dropout */
     void *parameters;   /* the arena */
+    int64_t n_threads;  /* at most */
+    int64_t thread_products; /* a call gets as many threads as it has this number of multiplications */
     int64_t block_rows; /* rows that go through the net together; one block's gradient is summed in row order */
     /* offsets in the workspace */
     int64_t input, input_leading; /* (block_rows, input_leading): examples gathered or converted */
     int64_t constants;            /* a line of ones, then zeros */
-    int64_t target;               /* two rows of the last layer: one of targets, one to work with */
     int64_t parts;                /* (3, block_rows) */
-    int64_t panel;                /* W^T of one panel of units: (widest output, PANEL) */
-    int64_t tile;                 /* what tiles of the backward pass are computed in */
+    int64_t losses;               /* (block_rows) doubles: weight * loss of each example */
+    /* one for each thread, a stride apart */
+    int64_t target, target_stride; /* two rows of the last layer: one of targets, one to work with */
+    int64_t panel, panel_stride;   /* W^T of one panel of units: (widest output, PANEL) */
+    int64_t tile, tile_stride;     /* what tiles of the backward pass are computed in */
     fastmlp_layer layers[];       /* n_layers of them */
 } fastmlp_plan;
 
@@ -78,4 +82,18 @@ typedef struct {
     /* gradients: an arena where a batch is larger than a block or the norm is clipped, else NULL. Returns the steps taken. */
     int64_t (*train)(const fastmlp_plan *, void *workspace, const fastmlp_examples *, const fastmlp_schedule *, const fastmlp_update *, void *gradients, double *losses);
 } fastmlp_kernels;
+
+/* The arguments of a call: forward's, or those of a run of one step. */
+typedef struct {
+    const fastmlp_kernels *kernels;
+    const fastmlp_plan *plan;
+    void *workspace;
+    const fastmlp_examples *examples;
+    int64_t n;
+    void *out;
+    fastmlp_schedule *schedule;
+    const fastmlp_update *update;
+    void *gradients;
+    double *losses;
+} fastmlp_call;
 #endif

@@ -23,13 +23,14 @@ static void convert_row(real *restrict to, const char *from, int64_t column_stri
 }
 #undef CONVERT
 
-/* Rows first .. first + rows - 1 of the inputs: where they are, if the tile can read them there, else in `buffer`. */
-static const real *input_rows(const fastmlp_examples *e, int64_t first, int64_t rows, int64_t n_features, real *buffer, int64_t *leading) {
+/* The inputs of a block that begins with example `first`: where they are, if the tile can read them there, else in
+ * `buffer`, to which the rows of `mine` are brought. */
+static const real *input_rows(const fastmlp_examples *e, int64_t first, range mine, int64_t n_features, real *buffer, int64_t *leading) {
     if (!e->order && e->x_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64) && e->x_column == sizeof(real) && e->x_row >= 0) {
         *leading = e->x_row / (int64_t)sizeof(real);
         return (const real *)(e->x + first * e->x_row);
     }
-    for (int64_t i = 0; i < rows; i++)
+    for (int64_t i = mine.from; i < mine.to; i++)
         convert_row(buffer + i * *leading, e->x + example_row(e, first + i) * e->x_row, e->x_column, e->x_type, n_features);
     return buffer;
 }

@@ -1,6 +1,7 @@
 /* The kernels of one instruction set and one dtype. Each file of isa/ includes this once, after it has defined
  * REAL_BITS, VECTOR_BYTES and KERNELS, the name of the table that comes out. */
 #include "fastmlp.h"
+#include "team.h"
 #include "vector.h"
 #include "elementary.h"
 #include "tile.h"

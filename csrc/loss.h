@@ -154,16 +154,14 @@ static void target_row(const fastmlp_examples *e, int64_t row, int64_t n, real *
     for (int64_t j = n; j < whole_lines(n) * LINE_LANES; j++) target[j] = 0;
 }
 
-/* Losses of examples first .. first + rows - 1 from their logits z: the sum of weight * loss. With a gradient, z becomes
- * dL/dz of the batch's mean, data terms divided by `divisor`. parts: 3 * block_rows reals; target: two rows. */
-static double loss_rows(const fastmlp_plan *plan, const fastmlp_examples *e, int64_t first, int64_t rows, real *z, int with_gradient, double divisor, real *target, real *parts) {
+/* losses[i] = weight * loss for the rows of `mine` in the block that begins with example `first`, from its logits z. With
+ * a gradient, z becomes dL/dz of the batch's mean, data terms divided by `divisor`. target: two rows; parts: 3 * block_rows. */
+static void loss_rows(const fastmlp_plan *plan, const fastmlp_examples *e, int64_t first, range mine, real *z, int with_gradient, double divisor, real *target, real *parts, double *losses) {
     const fastmlp_layer *layer = plan->layers + plan->n_layers - 1;
-    const int64_t n = layer->n_out, loss = plan->loss, padded_rows = plan->block_rows;
+    const int64_t n = layer->n_out, loss = plan->loss;
     const double factor = (loss == CROSS_ENTROPY ? 1.0 : loss == MSE ? 2.0 / (double)n : 1.0 / (double)n) / divisor;
-    const double share = loss == CROSS_ENTROPY ? 1.0 : (double)n;
-    real *sum = parts, *weight = parts + padded_rows, *gap = weight + padded_rows;
-    double total = 0;
-    for (int64_t i = 0; i < rows; i++) {
+    real *sum = parts, *weight = parts + plan->block_rows, *gap = weight + plan->block_rows;
+    for (int64_t i = mine.from; i < mine.to; i++) {
         const int64_t row = example_row(e, first + i);
         const double example_weight = e->sample_weight ? e->sample_weight[row] : 1.0;
         const real scale = (real)(example_weight * factor);
@@ -176,6 +174,7 @@ static double loss_rows(const fastmlp_plan *plan, const fastmlp_examples *e, int
                 p = cross_entropy_of_probabilities(logits, target, n, with_gradient, scale, target + layer->leading);
             }
             sum[i] = p.sum, weight[i] = p.weight, gap[i] = p.gap;
+            losses[i] = example_weight;
             continue;
         }
         target_row(e, row, n, target);
@@ -187,15 +186,14 @@ static double loss_rows(const fastmlp_plan *plan, const fastmlp_examples *e, int
         case MAE: value = element_row(MAE, layer->activation, logits, target, n, with_gradient, scale); break;
         case HUBER: value = element_row(HUBER, layer->activation, logits, target, n, with_gradient, scale); break;
         }
-        total += example_weight * ((double)value / share);
+        losses[i] = example_weight * ((double)value / (double)n);
     }
-    if (loss != CROSS_ENTROPY) return total;
-    for (int64_t i = 0; i < rows; i += LANES) store(sum + i, multiply_add(logarithm(load(sum + i)), load(weight + i), -load(gap + i)));
-    for (int64_t i = 0; i < rows; i++) {
-        const double example_weight = e->sample_weight ? e->sample_weight[example_row(e, first + i)] : 1.0;
-        total += example_weight * (double)sum[i];
+    if (loss != CROSS_ENTROPY) return;
+    for (int64_t i = mine.from; i < mine.to; i += LANES) {
+        real value[LANES] __attribute__((aligned(64)));
+        store(value, multiply_add(logarithm(load_loose(sum + i)), load_loose(weight + i), -load_loose(gap + i)));
+        for (int64_t j = 0; j < LANES && i + j < mine.to; j++) losses[i + j] *= (double)value[j];
     }
-    return total;
 }
 
 /* dL/dz from the logits z and dL/dy_hat, in place: what `backward` starts from. */

@@ -22,60 +22,92 @@ INLINE float_mode flush_subnormals(void) { return 0; }
 INLINE void restore_mode(float_mode before) { (void)before; }
 #endif
 
-/* One call's view of a net and of the block of rows that is in the workspace. */
+/* One thread's view of a call: the net, and the block of rows that is in the workspace. */
 typedef struct {
     const fastmlp_plan *plan;
     real *workspace, *parameters;
     const fastmlp_examples *examples;
+    fastmlp_member member;
     const real *x; /* the block's inputs */
     int64_t x_leading;
 } network;
 
-INLINE network network_of(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e) {
-    return (network){plan, workspace, plan->parameters, e, NULL, 0};
+INLINE network network_of(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, fastmlp_member member) {
+    return (network){plan, workspace, plan->parameters, e, member, NULL, 0};
 }
 
 INLINE const fastmlp_layer *last_layer(const network *net) { return net->plan->layers + net->plan->n_layers - 1; }
 INLINE real *output_of(const network *net, const fastmlp_layer *layer) { return net->workspace + layer->output; }
 
-/* Rows first .. first + rows - 1 of the examples through every layer, to the logits. For training (`dropout_step` from -1)
- * derivatives are kept where the plan says so, and units dropped from step 0 on. */
+/* A member's share of n things, cut at whole units of so many. */
+INLINE range share_of(fastmlp_member member, int64_t n, int64_t unit) {
+    const int64_t units = (n + unit - 1) / unit;
+    return (range){smaller(n, units * member.index / member.count * unit), smaller(n, units * (member.index + 1) / member.count * unit)};
+}
+
+/* Rows are shared by whole tiles. */
+enum { SHARED_ROWS = 12 };
+
+/* A member's rows of the block that begins with example `first`, through every layer to the logits. For training
+ * (`dropout_step` from -1) derivatives are kept where the plan says so, and units dropped from step 0 on; `batch_row` is
+ * the block's place in its batch. */
 enum { INFERENCE = -2, NO_DROPOUT = -1 };
-static void network_forward(network *net, int64_t first, int64_t rows, int64_t batch_row, int64_t dropout_step) {
+static void network_forward(network *net, int64_t first, int64_t block_rows, int64_t batch_row, int64_t dropout_step) {
     const fastmlp_plan *plan = net->plan;
+    const range mine = share_of(net->member, block_rows, SHARED_ROWS);
+    const int64_t rows = mine.to - mine.from;
     net->x_leading = plan->input_leading;
-    net->x = input_rows(net->examples, first, rows, plan->layers[0].n_in, net->workspace + plan->input, &net->x_leading);
-    const real *x = net->x;
+    net->x = input_rows(net->examples, first, mine, plan->layers[0].n_in, net->workspace + plan->input, &net->x_leading);
+    const real *x = net->x + mine.from * net->x_leading;
     int64_t x_leading = net->x_leading;
     for (int64_t l = 0; l < plan->n_layers; l++) {
         const fastmlp_layer *layer = plan->layers + l;
         const int is_last = l == plan->n_layers - 1;
-        real *z = output_of(net, layer);
-        real *factor = dropout_step != INFERENCE && layer->factor >= 0 ? net->workspace + layer->factor : NULL;
+        const int64_t skipped = mine.from * layer->leading;
+        real *z = output_of(net, layer) + skipped;
+        real *factor = dropout_step != INFERENCE && layer->factor >= 0 ? net->workspace + layer->factor + skipped : NULL;
         dense_forward(rows, layer, is_last ? IDENTITY : layer->activation, x, x_leading, net->parameters + layer->parameters, z, factor);
         if (dropout_step >= 0 && layer->dropout_from > 0)
-            drop_rows(plan->seed, dropout_step, l + 1, layer, batch_row, rows, z, factor);
+            drop_rows(plan->seed, dropout_step, l + 1, layer, batch_row + mine.from, rows, z, factor);
         x = z;
         x_leading = layer->leading;
     }
 }
 
-/* From dL/dz over the last layer's outputs: gradients of every layer into the sink; dx: rows of n_in, or NULL. */
+/* From dL/dz over the last layer's outputs: gradients of every layer into the sink; dx: rows of n_in, or NULL. Each
+ * member takes a share of every layer's input units. */
 static void network_backward(const network *net, int64_t rows, real *dx, const gradient_sink *sink) {
     const fastmlp_plan *plan = net->plan;
+    const backward_scratch scratch = {
+        net->workspace + plan->constants,
+        net->workspace + plan->panel + net->member.index * plan->panel_stride,
+        net->workspace + plan->tile + net->member.index * plan->tile_stride,
+    };
     for (int64_t l = plan->n_layers - 1; l >= 0; l--) {
         const fastmlp_layer *layer = plan->layers + l, *below = l > 0 ? layer - 1 : NULL;
         /* the inputs of the first layer are never written */
         real *a = below ? output_of(net, below) : (real *)net->x;
         const real *factor = below && below->factor >= 0 ? net->workspace + below->factor : NULL;
-        dense_backward(rows, layer, below, a, below ? below->leading : net->x_leading, factor, output_of(net, layer), below ? NULL : dx,
-                       net->workspace + plan->constants, net->workspace + plan->panel, net->workspace + plan->tile, sink);
+        const range units = share_of(net->member, layer->n_in, LINE_LANES);
+        dense_backward(rows, layer, below, units, a, below ? below->leading : net->x_leading, factor, output_of(net, layer),
+                       below ? NULL : dx, &scratch, sink);
+        if (net->member.index == net->member.count - 1) dense_bias_gradient(rows, layer, output_of(net, layer), &scratch, sink);
+        fastmlp_meet(net->member);
     }
 }
 
-static double block_loss(const network *net, int64_t first, int64_t rows, int with_gradient, double divisor) {
-    return loss_rows(net->plan, net->examples, first, rows, output_of(net, last_layer(net)), with_gradient, divisor,
-                     net->workspace + net->plan->target, net->workspace + net->plan->parts);
+/* The sum of weight * loss over the block that begins with example `first`, from its logits, which become dL/dz where a
+ * gradient is wanted. Every member returns the same sum. */
+static double block_loss(const network *net, int64_t first, int64_t block_rows, int with_gradient, double divisor) {
+    const fastmlp_plan *plan = net->plan;
+    const range mine = share_of(net->member, block_rows, SHARED_ROWS);
+    double *losses = (double *)(net->workspace + plan->losses);
+    loss_rows(plan, net->examples, first, mine, output_of(net, last_layer(net)), with_gradient, divisor,
+              net->workspace + plan->target + net->member.index * plan->target_stride, net->workspace + plan->parts, losses);
+    fastmlp_meet(net->member);
+    double total = 0;
+    for (int64_t i = 0; i < block_rows; i++) total += losses[i];
+    return total;
 }
 
 static double penalty_of(const fastmlp_plan *plan) {
@@ -118,12 +150,14 @@ static double norm_of(const fastmlp_plan *plan, const real *gradients) {
     return __builtin_sqrt(squares);
 }
 
-static void add_penalty_gradient(const fastmlp_plan *plan, real *gradients, double scale) {
+static void add_penalty_gradient(const network *net, real *gradients, double scale) {
+    const fastmlp_plan *plan = net->plan;
     const real l1 = (real)(plan->l1 * scale), l2 = (real)(plan->l2 * scale);
     if (l1 == 0 && l2 == 0) return;
     for (int64_t l = 0; l < plan->n_layers; l++) {
         const fastmlp_layer *layer = plan->layers + l;
-        for (int64_t i = 0; i < layer->n_in; i++)
+        const range mine = share_of(net->member, layer->n_in, 1);
+        for (int64_t i = mine.from; i < mine.to; i++)
             for (int64_t j = 0; j < layer->n_out; j += LANES) {
                 const int64_t at = layer->parameters + i * layer->leading + j;
                 store(gradients + at, penalty_gradient(load(gradients + at), load((const real *)plan->parameters + at), l1, l2));
@@ -132,17 +166,21 @@ static void add_penalty_gradient(const fastmlp_plan *plan, real *gradients, doub
 }
 
 /* One update of everything from a finished gradient, its norm clipped. */
-static void apply_gradients(const fastmlp_plan *plan, update_step *s, double clip_norm, const real *gradients) {
+static void apply_gradients(const network *net, update_step *s, double clip_norm, const real *gradients) {
+    const fastmlp_plan *plan = net->plan;
     if (clip_norm > 0) {
         const double ratio = clip_norm / (norm_of(plan, gradients) + 1e-6);
         s->clip = (real)(ratio < 1 ? ratio : 1);
     }
     for (int64_t l = 0; l < plan->n_layers; l++) {
         const fastmlp_layer *layer = plan->layers + l;
-        const int64_t vectors = whole_vectors(layer->n_out), bias = layer->parameters + layer->n_in * layer->leading;
-        update_rows(s, 1, layer->n_in, vectors, gradients + layer->parameters, layer->leading, layer->parameters, layer->leading);
-        update_rows(s, 0, 1, vectors, gradients + bias, layer->leading, bias, layer->leading);
+        const range mine = share_of(net->member, layer->n_in + 1, 1);
+        const int64_t vectors = whole_vectors(layer->n_out), weights = smaller(mine.to, layer->n_in) - mine.from;
+        const int64_t at = layer->parameters + mine.from * layer->leading, bias = layer->parameters + layer->n_in * layer->leading;
+        update_rows(s, 1, weights, vectors, gradients + at, layer->leading, at, layer->leading);
+        if (mine.to > layer->n_in) update_rows(s, 0, 1, vectors, gradients + bias, layer->leading, bias, layer->leading);
     }
+    fastmlp_meet(net->member);
 }
 
 /* The loss of n examples from number `first`, and the gradient of it without the penalty, block by block. */
@@ -158,87 +196,35 @@ static double data_gradients(network *net, int64_t first, int64_t n, double divi
     return total / divisor;
 }
 
-static void forward(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, void *out, int64_t logits) {
-    const float_mode mode = flush_subnormals();
-    network net = network_of(plan, workspace, e);
-    const fastmlp_layer *last = last_layer(&net);
-    for (int64_t first = 0; first < n; first += plan->block_rows) {
-        const int64_t rows = smaller(plan->block_rows, n - first);
-        network_forward(&net, first, rows, 0, INFERENCE);
-        real *z = output_of(&net, last);
-        if (!logits) output_rows(last->activation, rows, last->n_out, z, last->leading);
-        for (int64_t i = 0; i < rows; i++)
-            __builtin_memcpy((real *)out + (first + i) * last->n_out, z + i * last->leading, (size_t)last->n_out * sizeof(real));
-    }
-    restore_mode(mode);
-}
-
-static void layer_outputs(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, void *const *outs) {
-    const float_mode mode = flush_subnormals();
-    network net = network_of(plan, workspace, e);
-    for (int64_t first = 0; first < n; first += plan->block_rows) {
-        const int64_t rows = smaller(plan->block_rows, n - first);
-        network_forward(&net, first, rows, 0, INFERENCE);
-        const fastmlp_layer *last = last_layer(&net);
-        output_rows(last->activation, rows, last->n_out, output_of(&net, last), last->leading);
-        for (int64_t l = 0; l < plan->n_layers; l++) {
-            const fastmlp_layer *layer = plan->layers + l;
-            for (int64_t i = 0; i < rows; i++)
-                __builtin_memcpy((real *)outs[l] + (first + i) * layer->n_out, output_of(&net, layer) + i * layer->leading, (size_t)layer->n_out * sizeof(real));
-        }
-    }
-    restore_mode(mode);
-}
-
-static double penalty(const fastmlp_plan *plan) {
-    const float_mode mode = flush_subnormals();
-    const double value = penalty_of(plan);
-    restore_mode(mode);
-    return value;
-}
-
-static double loss(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n) {
-    const float_mode mode = flush_subnormals();
-    network net = network_of(plan, workspace, e);
+/* The loss of all n examples, without the penalty. */
+static double data_loss(network *net, int64_t n) {
     double total = 0;
+    for (int64_t first = 0; first < n; first += net->plan->block_rows) {
+        const int64_t rows = smaller(net->plan->block_rows, n - first);
+        network_forward(net, first, rows, 0, INFERENCE);
+        total += block_loss(net, first, rows, 0, (double)n);
+        fastmlp_meet(net->member);
+    }
+    return total / (double)n;
+}
+
+/* y_hat, or the logits, of a member's rows of every block; layers from `first_layer` on are copied to outs. */
+static void copy_outputs(network *net, int64_t n, int64_t logits, int64_t first_layer, void *const *outs) {
+    const fastmlp_plan *plan = net->plan;
+    const fastmlp_layer *last = last_layer(net);
     for (int64_t first = 0; first < n; first += plan->block_rows) {
         const int64_t rows = smaller(plan->block_rows, n - first);
-        network_forward(&net, first, rows, 0, INFERENCE);
-        total += block_loss(&net, first, rows, 0, (double)n);
+        const range mine = share_of(net->member, rows, SHARED_ROWS);
+        network_forward(net, first, rows, 0, INFERENCE);
+        if (!logits) output_rows(last->activation, mine.to - mine.from, last->n_out, output_of(net, last) + mine.from * last->leading, last->leading);
+        for (int64_t l = first_layer; l < plan->n_layers; l++) {
+            const fastmlp_layer *layer = plan->layers + l;
+            real *out = (real *)outs[l - first_layer] + first * layer->n_out;
+            for (int64_t i = mine.from; i < mine.to; i++)
+                __builtin_memcpy(out + i * layer->n_out, output_of(net, layer) + i * layer->leading, (size_t)layer->n_out * sizeof(real));
+        }
+        fastmlp_meet(net->member); /* shares of a shorter block lie elsewhere */
     }
-    total = total / (double)n + penalty_of(plan);
-    restore_mode(mode);
-    return total;
-}
-
-static double gradients(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, void *out, int64_t dropout_step) {
-    const float_mode mode = flush_subnormals();
-    network net = network_of(plan, workspace, e);
-    const double value = data_gradients(&net, 0, n, (double)n, dropout_step, out) + penalty_of(plan);
-    add_penalty_gradient(plan, out, 1);
-    restore_mode(mode);
-    return value;
-}
-
-static void backward(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, const void *dy, void *out, void *dx) {
-    const float_mode mode = flush_subnormals();
-    network net = network_of(plan, workspace, e);
-    const fastmlp_layer *last = last_layer(&net);
-    for (int64_t first = 0; first < n; first += plan->block_rows) {
-        const int64_t rows = smaller(plan->block_rows, n - first);
-        const gradient_sink sink = {first ? ADD_GRADIENT : STORE_GRADIENT, out, net.parameters, NULL};
-        network_forward(&net, first, rows, 0, NO_DROPOUT);
-        chain_output_rows(last, rows, (const real *)dy + first * last->n_out, output_of(&net, last), net.workspace + plan->target);
-        network_backward(&net, rows, dx ? (real *)dx + first * plan->layers[0].n_in : NULL, &sink);
-    }
-    restore_mode(mode);
-}
-
-static void apply(const fastmlp_plan *plan, const fastmlp_update *u, const void *gradients) {
-    const float_mode mode = flush_subnormals();
-    update_step s = begin_update(u, u->scalars[LR], u->scalars[EPS], plan->parameters);
-    apply_gradients(plan, &s, u->scalars[CLIP_NORM], gradients);
-    restore_mode(mode);
 }
 
 /* One step over examples first .. first + n - 1. Returns the loss before the update; where that is not finite, nothing
@@ -249,40 +235,186 @@ static double train_step(network *net, int64_t first, int64_t n, const double *r
     const double rate = row[0], eps = row[1], divisor = row[2] != 0 ? row[2] : (double)n, scale = row[3];
     const double clip_norm = u->scalars[CLIP_NORM];
     const double charge = scale * penalty_of(plan);
+    double value;
     if (n > plan->block_rows || clip_norm > 0) {
-        const double value = data_gradients(net, first, n, divisor, dropout_step, gradients) + charge;
+        value = data_gradients(net, first, n, divisor, dropout_step, gradients) + charge;
         if (!__builtin_isfinite(value)) return value;
-        add_penalty_gradient(plan, gradients, scale);
+        add_penalty_gradient(net, gradients, scale);
+        fastmlp_meet(net->member);
         update_step s = begin_update(u, rate, eps, net->parameters);
-        apply_gradients(plan, &s, clip_norm, gradients);
-        return value;
+        apply_gradients(net, &s, clip_norm, gradients);
+    } else {
+        network_forward(net, first, n, 0, dropout_step);
+        value = block_loss(net, first, n, 1, divisor) / divisor + charge;
+        if (!__builtin_isfinite(value)) return value;
+        update_step s = begin_update(u, rate, eps, net->parameters);
+        s.l1 = (real)(plan->l1 * scale);
+        s.l2 = (real)(plan->l2 * scale);
+        const gradient_sink sink = {UPDATE_PARAMETERS, NULL, net->parameters, &s};
+        network_backward(net, n, NULL, &sink);
     }
-    network_forward(net, first, n, 0, dropout_step);
-    const double value = block_loss(net, first, n, 1, divisor) / divisor + charge;
-    if (!__builtin_isfinite(value)) return value;
-    update_step s = begin_update(u, rate, eps, net->parameters);
-    s.l1 = (real)(plan->l1 * scale);
-    s.l2 = (real)(plan->l2 * scale);
-    const gradient_sink sink = {UPDATE_PARAMETERS, NULL, net->parameters, &s};
-    network_backward(net, n, NULL, &sink);
+    /* the others read it again after the next step's loss, where all meet */
+    if (net->member.index == 0) end_update(u);
     return value;
 }
 
-static int64_t train(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, const fastmlp_schedule *s, const fastmlp_update *u, void *gradients, double *losses) {
+/* --- the entry points: one call's arguments, and what each member does with them --- */
+
+typedef struct {
+    const fastmlp_plan *plan;
+    void *workspace;
+    const fastmlp_examples *examples;
+    int64_t n;
+    void *out;
+    int64_t option; /* logits, or the step of dropout */
+    const void *dy;
+    void *dx;
+    void *const *outs;
+    const fastmlp_schedule *schedule;
+    const fastmlp_update *update;
+    void *gradients;
+    double *losses;
+    double value;
+    int64_t taken;
+} arguments;
+
+static void forward_member(void *context, fastmlp_member member) {
     const float_mode mode = flush_subnormals();
-    network net = network_of(plan, workspace, e);
+    const arguments *c = context;
+    network net = network_of(c->plan, c->workspace, c->examples, member);
+    void *const outs[1] = {c->out};
+    copy_outputs(&net, c->n, c->option, c->plan->n_layers - 1, outs);
+    restore_mode(mode);
+}
+
+static void layer_outputs_member(void *context, fastmlp_member member) {
+    const float_mode mode = flush_subnormals();
+    const arguments *c = context;
+    network net = network_of(c->plan, c->workspace, c->examples, member);
+    copy_outputs(&net, c->n, 0, 0, c->outs);
+    restore_mode(mode);
+}
+
+static void loss_member(void *context, fastmlp_member member) {
+    const float_mode mode = flush_subnormals();
+    arguments *c = context;
+    network net = network_of(c->plan, c->workspace, c->examples, member);
+    const double value = data_loss(&net, c->n) + penalty_of(c->plan);
+    if (member.index == 0) c->value = value;
+    restore_mode(mode);
+}
+
+static void gradients_member(void *context, fastmlp_member member) {
+    const float_mode mode = flush_subnormals();
+    arguments *c = context;
+    network net = network_of(c->plan, c->workspace, c->examples, member);
+    const double value = data_gradients(&net, 0, c->n, (double)c->n, c->option, c->gradients) + penalty_of(c->plan);
+    add_penalty_gradient(&net, c->gradients, 1);
+    if (member.index == 0) c->value = value;
+    restore_mode(mode);
+}
+
+static void backward_member(void *context, fastmlp_member member) {
+    const float_mode mode = flush_subnormals();
+    const arguments *c = context;
+    network net = network_of(c->plan, c->workspace, c->examples, member);
+    const fastmlp_layer *last = last_layer(&net);
+    for (int64_t first = 0; first < c->n; first += c->plan->block_rows) {
+        const int64_t rows = smaller(c->plan->block_rows, c->n - first);
+        const range mine = share_of(member, rows, SHARED_ROWS);
+        const gradient_sink sink = {first ? ADD_GRADIENT : STORE_GRADIENT, c->gradients, net.parameters, NULL};
+        network_forward(&net, first, rows, 0, NO_DROPOUT);
+        chain_output_rows(last, mine.to - mine.from, (const real *)c->dy + (first + mine.from) * last->n_out,
+                          output_of(&net, last) + mine.from * last->leading,
+                          net.workspace + c->plan->target + member.index * c->plan->target_stride);
+        fastmlp_meet(member);
+        network_backward(&net, rows, c->dx ? (real *)c->dx + first * c->plan->layers[0].n_in : NULL, &sink);
+    }
+    restore_mode(mode);
+}
+
+static void apply_member(void *context, fastmlp_member member) {
+    const float_mode mode = flush_subnormals();
+    const arguments *c = context;
+    const network net = network_of(c->plan, NULL, NULL, member);
+    update_step s = begin_update(c->update, c->update->scalars[LR], c->update->scalars[EPS], c->plan->parameters);
+    apply_gradients(&net, &s, c->update->scalars[CLIP_NORM], c->gradients);
+    if (member.index == 0) end_update(c->update);
+    restore_mode(mode);
+}
+
+static void train_member(void *context, fastmlp_member member) {
+    const float_mode mode = flush_subnormals();
+    arguments *c = context;
+    const fastmlp_schedule *s = c->schedule;
+    network net = network_of(c->plan, c->workspace, c->examples, member);
     const int64_t steps_per_epoch = (s->n_examples + s->batch_size - 1) / s->batch_size;
     int64_t taken = 0;
     while (taken < s->n_steps) {
         const int64_t step = s->first_step + taken, batch = step % steps_per_epoch;
         const int64_t first = batch * s->batch_size, n = smaller(s->batch_size, s->n_examples - first);
-        const int64_t start = e->order ? step / steps_per_epoch * s->n_examples + first : first;
-        losses[taken] = train_step(&net, start, n, s->table + taken * s->table_row, u, s->dropout_step + taken, gradients);
-        if (!__builtin_isfinite(losses[taken])) break;
+        const int64_t start = c->examples->order ? step / steps_per_epoch * s->n_examples + first : first;
+        const double value = train_step(&net, start, n, s->table + taken * s->table_row, c->update, s->dropout_step + taken, c->gradients);
+        if (member.index == 0) c->losses[taken] = value;
+        if (!__builtin_isfinite(value)) break;
         taken++;
     }
+    if (member.index == 0) c->taken = taken;
     restore_mode(mode);
-    return taken;
+}
+
+/* How many threads a call of so many rows is worth: a thread more for every so many multiplications. */
+static int64_t threads_for(const fastmlp_plan *plan, int64_t rows, int64_t passes) {
+    if (plan->n_threads == 1) return 1;
+    double products = 0;
+    for (int64_t l = 0; l < plan->n_layers; l++) products += (double)plan->layers[l].n_in * (double)plan->layers[l].n_out;
+    const double worth = products * (double)rows * (double)passes / (double)plan->thread_products;
+    return worth < 2 ? 1 : worth < (double)plan->n_threads ? (int64_t)worth : plan->n_threads;
+}
+
+static void forward(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, void *out, int64_t logits) {
+    arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n, .out = out, .option = logits};
+    fastmlp_run(threads_for(plan, smaller(n, plan->block_rows), 1), forward_member, &c);
+}
+
+static void layer_outputs(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, void *const *outs) {
+    arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n, .outs = outs};
+    fastmlp_run(threads_for(plan, smaller(n, plan->block_rows), 1), layer_outputs_member, &c);
+}
+
+static double penalty(const fastmlp_plan *plan) {
+    const float_mode mode = flush_subnormals();
+    const double value = penalty_of(plan);
+    restore_mode(mode);
+    return value;
+}
+
+static double loss(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n) {
+    arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n};
+    fastmlp_run(threads_for(plan, smaller(n, plan->block_rows), 1), loss_member, &c);
+    return c.value;
+}
+
+static double gradients(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, void *out, int64_t dropout_step) {
+    arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n, .gradients = out, .option = dropout_step};
+    fastmlp_run(threads_for(plan, smaller(n, plan->block_rows), 3), gradients_member, &c);
+    return c.value;
+}
+
+static void backward(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, const void *dy, void *out, void *dx) {
+    arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n, .dy = dy, .gradients = out, .dx = dx};
+    fastmlp_run(threads_for(plan, smaller(n, plan->block_rows), 3), backward_member, &c);
+}
+
+static void apply(const fastmlp_plan *plan, const fastmlp_update *u, const void *gradients) {
+    arguments c = {.plan = plan, .update = u, .gradients = (void *)gradients};
+    fastmlp_run(threads_for(plan, 1, 1), apply_member, &c);
+}
+
+static int64_t train(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, const fastmlp_schedule *s, const fastmlp_update *u, void *gradients, double *losses) {
+    arguments c = {.plan = plan, .workspace = workspace, .examples = e, .schedule = s, .update = u, .gradients = gradients, .losses = losses};
+    fastmlp_run(threads_for(plan, smaller(smaller(s->batch_size, s->n_examples), plan->block_rows), 3), train_member, &c);
+    return c.taken;
 }
 
 const fastmlp_kernels KERNELS = {forward, layer_outputs, penalty, loss, gradients, backward, apply, train};

@@ -77,8 +77,6 @@ static tile_function *const tiles[MAX_TILE_VECTORS][MAX_TILE_ROWS] = {
 #endif
 };
 
-INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* The most rows a tile of so many vectors may have. */
 INLINE int64_t most_tile_rows(int64_t vectors) {
     if (vectors == 1) return 12;

@@ -78,9 +78,9 @@ static void add_rows(int64_t rows, int64_t vectors, const real *g, int64_t g_row
         }
 }
 
-/* The constants of the step that follows; Adam's running powers advance. */
+/* The constants of the step that follows. */
 static update_step begin_update(const fastmlp_update *u, double rate, double eps, real *parameters) {
-    double *scalars = u->scalars;
+    const double *scalars = u->scalars;
     const double beta1 = scalars[BETA1], beta2 = scalars[BETA2];
     update_step s = {
         .code = u->code, .eps = (real)eps, .beta1 = (real)beta1, .beta2 = (real)beta2,
@@ -89,12 +89,17 @@ static update_step begin_update(const fastmlp_update *u, double rate, double eps
         .parameters = parameters, .first = u->first, .second = u->second,
     };
     if (u->code == ADAM) {
-        scalars[BETA1_POWER] *= beta1;
-        scalars[BETA2_POWER] *= beta2;
-        const double correction = __builtin_sqrt(1 - scalars[BETA2_POWER]);
+        const double correction = __builtin_sqrt(1 - scalars[BETA2_POWER] * beta2);
         s.eps = (real)(eps * correction);
-        rate *= correction / (1 - scalars[BETA1_POWER]);
+        rate *= correction / (1 - scalars[BETA1_POWER] * beta1);
     }
     s.rate = (real)rate;
     return s;
+}
+
+/* Adam's running powers advance, once a step. */
+static void end_update(const fastmlp_update *u) {
+    if (u->code != ADAM) return;
+    u->scalars[BETA1_POWER] *= u->scalars[BETA1];
+    u->scalars[BETA2_POWER] *= u->scalars[BETA2];
 }

@@ -14,6 +14,13 @@ typedef int32_t integer;
 typedef double real;
 typedef int64_t integer;
 #endif
+
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+/* from .. to - 1 */
+typedef struct {
+    int64_t from, to;
+} range;
+
 typedef real vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef integer ivector __attribute__((vector_size(VECTOR_BYTES)));
 typedef real loose_vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));

@@ -40,6 +40,9 @@ class CKernels:
         if not table:
             raise ValueError(f"FASTMLP_ISA is {limit!r}; it may be 'baseline', 'avx2' or 'avx512'")
         self.isa: str = _fastmlp_c.ffi.string(lib.fastmlp_isa(table)).decode()
+        self.table: int = table
+        self.forward_call = lib.fastmlp_forward_call
+        self.step_call = lib.fastmlp_step_call
         self.forward = partial(lib.fastmlp_forward, table)
         self.layer_outputs = partial(lib.fastmlp_layer_outputs, table)
         self.penalty = partial(lib.fastmlp_penalty, table)
@@ -56,4 +59,4 @@ class CEngine(CompiledEngine):
     def __init__(
         self, architecture: Architecture, layout: Layout, parameters: np.ndarray, seed: int, n_threads: int
     ) -> None:
-        super().__init__(CKernels(architecture.dtype), architecture, layout, parameters, seed)
+        super().__init__(CKernels(architecture.dtype), architecture, layout, parameters, seed, n_threads)

@@ -48,6 +48,9 @@ class Engine(Protocol):
     def forward(self, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
         """Write y_hat, or the logits, of X (n, n_0) into ``out`` (n, n_L), C-contiguous, of the net's dtype."""
 
+    def forward_one(self, x: np.ndarray, logits: bool) -> np.ndarray:
+        """A new array with y_hat, or the logits, of one example x (n_0,) of any real dtype and strides."""
+
     def layer_outputs(self, X: np.ndarray, outs: list[np.ndarray]) -> None:
         """Write the output of every layer into ``outs``, (n, n_l) each, C-contiguous, of the net's dtype."""
 
@@ -71,6 +74,17 @@ class Engine(Protocol):
 
     def apply(self, update: Update, gradients: np.ndarray) -> None:
         """One update of the parameters and of the optimizer's state; ``gradients`` stays as it is."""
+
+    def step(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        sample_weight: np.ndarray | None,
+        update: Update,
+        table: np.ndarray,
+        dropout_step: int,
+    ) -> float:
+        """One step on all of X: `train` with one batch, and the one row of ``table``; returns the loss."""
 
     def train(
         self, examples: Examples, schedule: Schedule, update: Update, losses: np.ndarray, dropout_step: int

@@ -29,14 +29,20 @@ _PLAN = [
     ("l2", "f8"),
     ("seed", "u8"),
     ("parameters", "u8"),
+    ("n_threads", "i8"),
+    ("thread_products", "i8"),
     ("block_rows", "i8"),
     ("input", "i8"),
     ("input_leading", "i8"),
     ("constants", "i8"),
-    ("target", "i8"),
     ("parts", "i8"),
+    ("losses", "i8"),
+    ("target", "i8"),
+    ("target_stride", "i8"),
     ("panel", "i8"),
+    ("panel_stride", "i8"),
     ("tile", "i8"),
+    ("tile_stride", "i8"),
 ]
 _EXAMPLES = np.dtype(
     [
@@ -64,6 +70,20 @@ _SCHEDULE = np.dtype(
     ]
 )
 _UPDATE = np.dtype([("code", "i8"), ("scalars", "u8"), ("first", "u8"), ("second", "u8")])
+_CALL = np.dtype(
+    [
+        ("kernels", "u8"),
+        ("plan", "u8"),
+        ("workspace", "u8"),
+        ("examples", "u8"),
+        ("n", "i8"),
+        ("out", "u8"),
+        ("schedule", "u8"),
+        ("update", "u8"),
+        ("gradients", "u8"),
+        ("losses", "u8"),
+    ]
+)
 TYPE_CODES = {np.dtype("float32"): 0, np.dtype("float64"): 1, np.dtype("int64"): 2}
 
 # Large batches go through the net in blocks whose activations stay in the cache: 4,096 rows at once ran at half
@@ -71,19 +91,25 @@ TYPE_CODES = {np.dtype("float32"): 0, np.dtype("float64"): 1, np.dtype("int64"):
 TRAINING_ROWS = 512
 INFERENCE_ROWS = 256
 
+# From 5 MFLOP a step a second thread is worth its meetings even where its core is not always free.
+THREAD_PRODUCTS = 1_250_000
+
 _PANEL_LINES = 3  # csrc/dense.h
 _TILE_LINES = 48 * 8  # csrc/dense.h: CHUNK_ROWS rows of the widest tile
 _ZERO_LINES = 8  # csrc/tile.h: the widest tile
 
 
 class Plan:
-    """How one kind of call goes through a net: the record for the kernels, and the workspace it needs.
-
-    In training every layer keeps its output until the backward pass; otherwise two buffers take turns.
-    """
+    """How training or inference goes through a net: the record for the kernels, and the workspace it needs."""
 
     def __init__(
-        self, architecture: Architecture, layout: Layout, parameters: np.ndarray, seed: int, training: bool
+        self,
+        architecture: Architecture,
+        layout: Layout,
+        parameters: np.ndarray,
+        seed: int,
+        n_threads: int,
+        training: bool,
     ) -> None:
         itemsize = architecture.dtype.itemsize
         line = LINE_BYTES // itemsize
@@ -94,21 +120,31 @@ class Plan:
         n_layers = architecture.n_layers
         # One element, so that the record is an array with an address.
         self.record = np.zeros(1, dtype=np.dtype([*_PLAN, ("layers", _LAYER, (n_layers,))]))
+        self.address = address(self.record)
         plan = self.record[0]
         plan["n_layers"] = n_layers
         plan["loss"] = LOSS_CODES[architecture.loss]
         plan["l1"], plan["l2"] = architecture.l1, architecture.l2
         plan["seed"] = seed
         plan["parameters"] = parameters.ctypes.data
+        plan["n_threads"] = n_threads
+        plan["thread_products"] = THREAD_PRODUCTS
         plan["block_rows"] = rows
         plan["input_leading"] = leading_dimension(architecture.layer_sizes[0], itemsize)
         plan["constants"] = self._take(line + _ZERO_LINES * line)
-        plan["target"] = self._take(2 * layout.leading[-1])
-        plan["parts"] = self._take(3 * rows)
-        plan["panel"] = self._take(max(architecture.layer_sizes) * _PANEL_LINES * line)
-        plan["tile"] = self._take(_TILE_LINES * line)
+        plan["parts"] = self._take(3 * rows + line)
+        plan["losses"] = self._take(rows * 8 // itemsize)
+        per_thread = {
+            "target": 2 * layout.leading[-1],
+            "panel": max(architecture.layer_sizes) * _PANEL_LINES * line,
+            "tile": _TILE_LINES * line,
+        }
+        for name, size in per_thread.items():
+            plan[name] = self.workspace_size
+            for _ in range(n_threads):
+                plan[f"{name}_stride"] = self._take(size) - plan[name]
+            plan[f"{name}_stride"] //= max(1, n_threads - 1)
         plan["input"] = self._take(rows * int(plan["input_leading"]))
-        turns = [] if training else [self._take(rows * max(layout.leading)) for _ in range(min(2, n_layers))]
         activations = (*architecture.activations, architecture.output_activation)
         for index, activation in enumerate(activations):
             layer = plan["layers"][index]
@@ -116,7 +152,7 @@ class Plan:
             layer["leading"] = layout.leading[index]
             layer["parameters"] = layout.offsets[index]
             layer["activation"] = ACTIVATION_CODES[activation]
-            layer["output"] = self._take(rows * layout.leading[index]) if training else turns[index % 2]
+            layer["output"] = self._take(rows * layout.leading[index])
             layer["factor"] = -1
             if training and index < n_layers - 1 and architecture.keeps_factor(index + 1):
                 layer["factor"] = self._take(rows * layout.leading[index])
@@ -156,6 +192,14 @@ def examples_record(X: np.ndarray, y: np.ndarray | None, weights: np.ndarray | N
     return np.array([fields], dtype=_EXAMPLES)
 
 
+def set_inputs(record: np.ndarray, X: np.ndarray) -> None:
+    """Other inputs for a record of examples."""
+    fields = record[0]
+    fields["x"] = address(X)
+    fields["x_row"], fields["x_column"] = X.strides
+    fields["x_type"] = TYPE_CODES[X.dtype]
+
+
 def schedule_record(schedule: Schedule, n_examples: int, dropout_step: int) -> np.ndarray:
     """A run of steps as kernels see it."""
     table_row = schedule.table.shape[1] if len(schedule.table) > 1 else 0
@@ -167,6 +211,24 @@ def update_record(update: Update) -> np.ndarray:
     """An optimizer's state as kernels see it."""
     fields = (update.code, address(update.scalars), address(update.first), address(update.second))
     return np.array([fields], dtype=_UPDATE)
+
+
+def call_record(
+    kernels: int,
+    plan: Plan,
+    workspace: int,
+    examples: np.ndarray,
+    *,
+    n: int = 0,
+    out: np.ndarray | None = None,
+    schedule: np.ndarray | None = None,
+    update: np.ndarray | None = None,
+    gradients: np.ndarray | None = None,
+    losses: np.ndarray | None = None,
+) -> np.ndarray:
+    """All the arguments of a call that is made again and again."""
+    arrays = map(address, (out, schedule, update, gradients, losses))
+    return np.array([(kernels, plan.address, workspace, address(examples), n, *arrays)], dtype=_CALL)
 
 
 def readable(array: np.ndarray) -> np.ndarray:

@@ -1,0 +1,20 @@
+/* Threads that work on one call together: a pool of this package's own, since OpenMP's kills forked children. */
+#ifndef FASTMLP_TEAM_H
+#define FASTMLP_TEAM_H
+#include <stdint.h>
+
+typedef struct fastmlp_team fastmlp_team;
+
+/* One thread's place in a team. */
+typedef struct {
+    int64_t index, count;
+    fastmlp_team *team;
+} fastmlp_member;
+
+/* Runs job(context, member) as every member of a team of up to `count` threads, the caller being member 0. While the
+ * pool serves another call, or where threads cannot be made, the caller works alone. */
+void fastmlp_run(int64_t count, void (*job)(void *context, fastmlp_member member), void *context);
+
+/* Waits until every member has come here; what they wrote before is seen by all. */
+void fastmlp_meet(fastmlp_member member);
+#endif

@@ -1,0 +1,92 @@
+"""The command line: ``fastmlp demo [NAME]`` and ``fastmlp config``."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastmlp import _backends
+from fastmlp._config import show_config
+from fastmlp._demos import DEFAULT_DEMO, DEMOS
+from fastmlp._demos._extras import MissingExtra
+
+EPILOG = "demos:\n" + "\n".join(f"  {name:<9} {demo.summary}" for name, demo in DEMOS.items())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, or 1 with one line on standard error.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        What follows the command's name; by default those of the process.
+
+    Raises
+    ------
+    SystemExit
+        With code 2 where the arguments make no sense, with code 0 after ``--help``.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    if options.command == "config":
+        show_config()
+        return 0
+    return _run_demo(options.name, options.output, options.backend, options.quick)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fastmlp", description="Multi-layer perceptrons, fast on a CPU.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="run a demo of the lecture",
+        description="Run a demo: it prints its results and writes its pictures.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.add_argument(
+        "name",
+        nargs="?",
+        choices=list(DEMOS),
+        default=DEFAULT_DEMO,
+        metavar="NAME",
+        help="one of the demos below (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--output",
+        type=Path,
+        default=Path("fastmlp-demo"),
+        metavar="DIR",
+        help="folder for the pictures (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--backend", metavar="NAME", help="c, numba or numpy (default: the best, or all where they are compared)"
+    )
+    demo.add_argument("--quick", action="store_true", help="do less work: fewer seeds, steps and repetitions")
+    commands.add_parser("config", help="show backends, instruction set, threads and versions")
+    return parser
+
+
+def _run_demo(name: str, output: Path, backend: str | None, quick: bool) -> int:
+    try:
+        _backends.resolve(backend)
+    except (RuntimeError, ValueError) as error:
+        return _fail(str(error))
+    module = importlib.import_module(f"fastmlp._demos.{DEMOS[name].module}")
+    try:
+        module.run(output, backend, quick)
+    except (MissingExtra, OSError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("\nfastmlp: interrupted", file=sys.stderr)
+        return 130  # what a shell expects of a process that SIGINT ended
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"fastmlp: {message}", file=sys.stderr)
+    return 1

@@ -1,0 +1,122 @@
+"""Checks of the arguments of fit."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastmlp._backends._engine import Examples
+from fastmlp._checks import (
+    KERNEL_DTYPES,
+    check_inputs,
+    check_numbers,
+    check_sample_weight,
+    check_targets,
+    is_sparse,
+)
+from fastmlp._early_stopping import EarlyStopping
+from fastmlp._history import RECORDABLE, History
+from fastmlp._numbers import check_whole
+from fastmlp._training_data import TrainingData
+
+if TYPE_CHECKING:
+    from fastmlp._mlp import MLP
+
+Callback = Callable[["MLP", History], Any]
+
+
+def check_training_data(net: "MLP", X: Any, y: Any, sample_weight: Any, batch_size: Any) -> TrainingData:
+    """The examples to train on. What an engine cannot read of X stays as it is, to be converted in pieces."""
+    architecture = net._architecture
+    rows = check_rows(X, architecture.layer_sizes[0], architecture.dtype)
+    n = rows.shape[0]
+    if n == 0:
+        raise ValueError("X has no examples")
+    size = n if batch_size is None else check_whole("batch_size", batch_size, at_least=1)
+    examples = Examples(rows, check_targets(y, n, architecture), check_sample_weight(sample_weight, n))
+    converted = is_sparse(rows) or rows.dtype not in KERNEL_DTYPES or not rows.flags.aligned
+    return TrainingData(examples, size, converted, architecture.dtype)
+
+
+def check_rows(X: Any, n_features: int, dtype: np.dtype) -> Any:
+    """X of shape (n, n_features): an array, or a sparse matrix in a form that rows can be picked from."""
+    if is_sparse(X):
+        rows = X.tocsr()
+    elif isinstance(X, np.ndarray) and not isinstance(X, np.ma.MaskedArray):
+        rows = np.asarray(X)
+    else:
+        rows = check_numbers("X", X, dtype)
+    # No rows of X have its kind and its number of features, and nothing is converted.
+    _, single = check_inputs(rows[:0] if rows.ndim > 1 else rows, n_features, dtype)
+    if single:
+        raise ValueError(f"X has shape {rows.shape}, that of one example; fit takes (n, {n_features}): pass X[None]")
+    return rows
+
+
+def check_validation_data(net: "MLP", validation_data: Any) -> Callable[[], float] | None:
+    """What computes the loss on the validation data, as ``net.loss`` does."""
+    if validation_data is None:
+        return None
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+        raise TypeError("validation_data must be a tuple (X, y) or (X, y, sample_weight)")
+    X, y, sample_weight = (*validation_data, None)[:3]
+    with naming("validation_data"):
+        if is_sparse(X):
+            check_training_data(net, X, y, sample_weight, None)
+            return lambda: net.loss(X, y, sample_weight)
+        examples = net._checked_examples(X, y, sample_weight)
+        return lambda: net._engine.loss(examples)
+
+
+@contextmanager
+def naming(argument: str) -> Iterator[None]:
+    """Put the name of an argument before what is wrong with a part of it."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{argument}: {error}") from None
+
+
+def check_early_stopping(early_stopping: Any, has_validation: bool) -> EarlyStopping | None:
+    """An int is a patience; what it watches must be there."""
+    if early_stopping is None:
+        return None
+    rule = early_stopping
+    if not isinstance(rule, EarlyStopping):
+        rule = EarlyStopping(check_whole("early_stopping", rule, at_least=1))
+    if rule.monitor == "val_loss" and not has_validation:
+        raise ValueError(
+            "early_stopping watches val_loss, but there is no validation_data; "
+            "give it, or EarlyStopping(patience, monitor='loss')"
+        )
+    return rule
+
+
+def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    """One function, or any number of them in a row."""
+    if callable(callbacks):
+        return (callbacks,)
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks is {callbacks!r}; expected functions of (net, history)")
+    functions = tuple(callbacks)
+    for position, function in enumerate(functions):
+        if not callable(function):
+            raise TypeError(f"callbacks[{position}] is {function!r}; expected a function of (net, history)")
+    return functions
+
+
+def check_record(record: Any) -> tuple[str, ...]:
+    """One name or several out of RECORDABLE."""
+    names = (record,) if isinstance(record, str) or not isinstance(record, Iterable) else tuple(record)
+    for name in names:
+        if name not in RECORDABLE:
+            raise ValueError(f"record names {name!r}; expected any of {', '.join(map(repr, RECORDABLE))}")
+    return names
+
+
+def check_rng(rng: Any) -> np.random.Generator:
+    """A Generator as it is, or a new one from an int."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    return np.random.default_rng(check_whole("rng", rng, at_least=0))

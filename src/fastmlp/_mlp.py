@@ -1,0 +1,576 @@
+"""MLP, the network: its construction, what can be computed with it, copies and files.
+
+Its parameters are read and written in _parametrized.py; training loops stand in _fit.py and _optimizers.py, the
+arithmetic in _backends.
+"""
+
+import copy
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from fastmlp import _backends, _description, _files, _threads
+from fastmlp._architecture import Architecture
+from fastmlp._backends._engine import Examples
+from fastmlp._checks import (
+    KERNEL_DTYPES,
+    check_architecture,
+    check_initializer,
+    check_inputs,
+    check_numbers,
+    check_out,
+    check_sample_weight,
+    check_targets,
+    dense_blocks,
+    is_sparse,
+    spawn_streams,
+)
+from fastmlp._gradients import Gradients
+from fastmlp._initializers import Initializer, initialize
+from fastmlp._layout import Layout
+from fastmlp._numbers import check_whole
+from fastmlp._parametrized import Parametrized
+
+if TYPE_CHECKING:
+    from fastmlp._early_stopping import EarlyStopping
+    from fastmlp._history import History
+    from fastmlp._optimizers import Optimizer
+
+
+class MLP(Parametrized):
+    """A multi-layer perceptron y_hat = f_L(W_L f_{L-1}( ... f_1(W_1 x + b_1) ... ) + b_L).
+
+    Layer 0 is the input. W_l has shape (n_l, n_{l-1}), b_l has shape (n_l,). A batch X has shape
+    (n, n_0), one example a row; a single example has shape (n_0,). Any real numbers are taken and
+    converted to the network's dtype; float32, float64 and int64 arrays of any strides are read in place.
+
+    Parameters
+    ----------
+    layer_sizes : sequence of int
+        n_0 (inputs), the sizes of the hidden layers, n_L (outputs); at least two.
+    activation : str or sequence of str, default "relu"
+        Of the hidden layers, one for all or one each: relu, leaky_relu (slope 0.01), elu (alpha 1),
+        softplus, sigmoid, tanh, gelu (exact), silu, identity.
+    output_activation : str, default "identity"
+        Any of these, exp, or softmax. By task: identity for regression, sigmoid for binary and multi-label
+        classification, softmax for one class out of several.
+    loss : str, optional
+        By default what belongs to the output: cross_entropy (softmax), bce (sigmoid), poisson (exp), mse
+        (others). mae and huber (delta 1) also go with any output but softmax.
+    initializer : str or callable, default "auto"
+        he_, glorot_ or lecun_ with normal or uniform; zeros; auto (he_normal for the relu family,
+        glorot_uniform otherwise); or a callable ``(rng, shape) -> array``. Biases start at 0.
+    l1, l2 : float, default 0.0
+        The penalty l1 sum|W| + l2/2 sum W^2 on weights, never on biases; it is part of every loss.
+    dropout : float or sequence of float, default 0.0
+        Rates in [0, 1) at which outputs of hidden layers are dropped in training, one for all or one each.
+    dtype : {"float32", "float64"}, default "float32"
+        Of the parameters and of all computation.
+    rng : None, int or numpy.random.Generator
+        The source of initialization, shuffling and dropout, which use streams spawned from it.
+    backend : {"c", "numba", "numpy"}, optional
+        By default the environment's FASTMLP_BACKEND, else the best one available.
+    n_threads : int, optional
+        At most so many threads; see `set_num_threads`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument makes no sense; the message names it.
+    RuntimeError
+        If the backend asked for cannot be used here.
+
+    Examples
+    --------
+    >>> net = MLP([64, 100, 10], output_activation="softmax", rng=0)
+    >>> net.forward(np.zeros((5, 64))).shape
+    (5, 10)
+    """
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        *,
+        activation: str | Sequence[str] = "relu",
+        output_activation: str = "identity",
+        loss: str | None = None,
+        initializer: str | Initializer = "auto",
+        l1: float = 0.0,
+        l2: float = 0.0,
+        dropout: float | Sequence[float] = 0.0,
+        dtype: Any = "float32",
+        rng: int | np.random.Generator | None = None,
+        backend: str | None = None,
+        n_threads: int | None = None,
+    ) -> None:
+        architecture = check_architecture(
+            layer_sizes,
+            activation=activation,
+            output_activation=output_activation,
+            loss=loss,
+            l1=l1,
+            l2=l2,
+            dropout=dropout,
+            dtype=dtype,
+        )
+        initializer = check_initializer(initializer)
+        init_rng, shuffle_rng, dropout_rng = spawn_streams(rng)
+        seed = int(dropout_rng.integers(2**64, dtype=np.uint64))
+        self._build(architecture, backend, n_threads, shuffle_rng, seed)
+        initialize(self._weights, initializer, architecture, init_rng)
+
+    def _build(
+        self,
+        architecture: Architecture,
+        backend: str | None,
+        n_threads: int | None,
+        shuffle_rng: np.random.Generator,
+        seed: int,
+    ) -> None:
+        """Everything but the values of the parameters, which are zeros."""
+        self._architecture = architecture
+        self._backend = _backends.resolve(backend)
+        self._n_threads = None if n_threads is None else check_whole("n_threads", n_threads, at_least=1)
+        self._allocate(Layout(architecture.layer_sizes, architecture.dtype))
+        self._shuffle_rng = shuffle_rng
+        self._seed = seed
+        self._dropout_step = 0
+        self._training_lock = threading.Lock()
+        self._n_inputs, self._n_outputs = architecture.layer_sizes[0], architecture.layer_sizes[-1]
+        self._shape_of_one = (self._n_inputs,)
+        self._dtype = architecture.dtype
+        self._use_threads()
+        _threads.follow(self)
+
+    def _use_threads(self) -> None:
+        """Make an engine for the number of threads that holds now; calls under way keep the old one."""
+        self._engine = _backends.make_engine(
+            self._backend,
+            self._architecture,
+            self._layout,
+            self._parameters,
+            self._seed,
+            _threads.threads_for(self._n_threads),
+        )
+
+    # --- what the network is ---
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Of the hidden layers, one each."""
+        return self._architecture.activations
+
+    @property
+    def output_activation(self) -> str:
+        """Of the last layer."""
+        return self._architecture.output_activation
+
+    @property
+    def loss_name(self) -> str:
+        """What `loss` computes beside the penalty: mse, mae, huber, bce, poisson or cross_entropy."""
+        return self._architecture.loss
+
+    @property
+    def l1(self) -> float:
+        """The weight of sum|W| in the penalty."""
+        return self._architecture.l1
+
+    @property
+    def l2(self) -> float:
+        """Twice the weight of sum W^2 in the penalty."""
+        return self._architecture.l2
+
+    @property
+    def dropout(self) -> tuple[float, ...]:
+        """Of the hidden layers, one rate each."""
+        return self._architecture.dropout
+
+    @property
+    def backend(self) -> str:
+        """The backend that computes."""
+        return self._backend
+
+    def __repr__(self) -> str:
+        return _description.line(self._architecture, self._backend)
+
+    def summary(self) -> str:
+        """A table of the layers, to print: each one's activation, shape and number of parameters."""
+        return _description.table(self._architecture, self._backend)
+
+    # --- forward ---
+
+    def forward(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """The outputs y_hat of a batch or of a single example; safe to call from several threads.
+
+        Parameters
+        ----------
+        X : array or sparse matrix of shape (n, n_0), or array of shape (n_0,)
+        out : ndarray of shape (n, n_L) or (n_L,), optional
+            Where to write them: C-contiguous, of the network's dtype, apart from X.
+
+        Returns
+        -------
+        ndarray of shape (n, n_L), or (n_L,) for a single example
+            ``out``, or a new array.
+        """
+        return self._forward(X, out, False)
+
+    def __call__(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """The same as `forward`."""
+        return self._forward(X, out, False)
+
+    def logits(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """What goes into the output activation; arguments and shapes are those of `forward`."""
+        return self._forward(X, out, True)
+
+    def _forward(self, X: Any, out: np.ndarray | None, logits: bool) -> np.ndarray:
+        # The way of plain arrays, kept short: for a small network these checks are most of the call.
+        if out is None and type(X) is np.ndarray and X.dtype in KERNEL_DTYPES:
+            shape = X.shape
+            if shape == self._shape_of_one:
+                return self._engine.forward_one(X, logits)
+            if len(shape) == 2 and shape[1] == self._n_inputs:
+                result = np.empty((shape[0], self._n_outputs), self._dtype)
+                self._engine.forward(X, result, logits)
+                return result
+        return self._forward_checked(X, out, logits)
+
+    def _forward_checked(self, X: Any, out: np.ndarray | None, logits: bool) -> np.ndarray:
+        sparse = is_sparse(X)
+        batch, single = (X, False) if sparse else check_inputs(X, self._n_inputs, self._dtype)
+        n = batch.shape[0]
+        shape = (self._n_outputs,) if single else (n, self._n_outputs)
+        if out is None:
+            out = np.empty(shape, self._dtype)
+        else:
+            check_out(out, shape, self._dtype, *((self._parameters,) if sparse else (self._parameters, batch)))
+        result = out.reshape(n, self._n_outputs)
+        blocks = dense_blocks(X, self._n_inputs, self._dtype) if sparse else [(slice(n), batch)]
+        for block, rows in blocks:
+            self._engine.forward(rows, result[block], logits)
+        return out
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Decisions instead of outputs.
+
+        Returns
+        -------
+        ndarray
+            softmax: the most likely class, int64 of shape (n,). sigmoid: 0 or 1, int64, 1 where the
+            probability is above 0.5. Others: the outputs. (n, n_L), but (n,) where n_L is 1; without the
+            first axis for a single example.
+        """
+        if self.output_activation == "softmax":
+            classes: np.ndarray = self.logits(X).argmax(axis=-1)
+            return classes
+        if self.output_activation == "sigmoid":
+            values = (self.logits(X) > 0.0).astype(np.int64)
+        else:
+            values = self.forward(X)
+        return values[..., 0] if self._n_outputs == 1 else values
+
+    def accuracy(self, X: Any, y: Any) -> float:
+        """The share of right decisions, for softmax and sigmoid outputs.
+
+        Parameters
+        ----------
+        X : array of shape (n, n_0)
+        y : array
+            Targets as for `loss`; probabilities count by their largest (softmax), or as 1 above 0.5 (sigmoid).
+            With several sigmoid outputs each of them counts by itself.
+        """
+        if self.output_activation not in ("softmax", "sigmoid"):
+            raise ValueError(
+                f"accuracy is defined for softmax and sigmoid outputs; this network's is {self.output_activation}"
+            )
+        actual = np.atleast_1d(self.predict(X))
+        n = 1 if np.ndim(X) == 1 else actual.shape[0]
+        if n == 0:
+            raise ValueError("X has no examples")
+        targets = check_targets(y, n, self._architecture, single=np.ndim(X) == 1)
+        if self.output_activation == "sigmoid":
+            return float(np.mean(actual.reshape(targets.shape) == (targets > 0.5)))
+        return float(np.mean(actual == (targets if targets.ndim == 1 else targets.argmax(axis=1))))
+
+    def activations_of(self, X: Any) -> tuple[np.ndarray, ...]:
+        """Every layer's output: arrays of shape (n, n_l), l = 1 ... L, or (n_l,) for a single example."""
+        batch, single = check_inputs(X, self._n_inputs, self._dtype)
+        outputs = [np.empty((len(batch), size), self._dtype) for size in self.layer_sizes[1:]]
+        self._engine.layer_outputs(batch, outputs)
+        return tuple(output[0] for output in outputs) if single else tuple(outputs)
+
+    # --- losses and gradients ---
+
+    def penalty(self) -> float:
+        """l1 sum|W| + l2/2 sum W^2, which is part of every loss."""
+        return self._engine.penalty()
+
+    def loss(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The mean of the local losses, plus the penalty. Without dropout.
+
+        Parameters
+        ----------
+        X : array or sparse matrix of shape (n, n_0), or array of shape (n_0,)
+        y : array
+            softmax: class indices (n,) or probabilities (n, n_L). sigmoid: 0, 1 or probabilities. Others:
+            real numbers. (n, n_L), or (n,) where n_L is 1; for a single example the first axis may be left out.
+        sample_weight : array of shape (n,), optional
+            Finite, of any sign; the loss is then sum(w_i l_i) / n plus the penalty.
+
+        Returns
+        -------
+        float
+        """
+        if is_sparse(X):
+            return self._loss_of_sparse(X, y, sample_weight)
+        return self._engine.loss(self._checked_examples(X, y, sample_weight))
+
+    def _loss_of_sparse(self, X: Any, y: Any, sample_weight: Any) -> float:
+        n: int = X.shape[0]
+        _check_some(n)
+        targets = check_targets(y, n, self._architecture)
+        weight = check_sample_weight(sample_weight, n)
+        penalty = self._engine.penalty()
+        total = 0.0
+        for block, rows in dense_blocks(X, self._n_inputs, self._dtype):
+            examples = Examples(rows, targets[block], None if weight is None else weight[block])
+            total += (self._engine.loss(examples) - penalty) * len(rows)
+        return total / n + penalty
+
+    def loss_and_gradients(
+        self, X: Any, y: Any, sample_weight: Any = None, training: bool = False
+    ) -> tuple[float, Gradients]:
+        """The loss of a batch and its exact gradient, penalty included.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `loss`; a sparse X is made dense at once.
+        training : bool, default False
+            Whether dropout acts, as in an optimizer's step; each such call uses the next masks.
+
+        Returns
+        -------
+        loss : float
+        gradients : Gradients
+        """
+        examples = self._checked_examples(X, y, sample_weight)
+        arena = self._layout.arena()
+        step = None
+        if training:
+            step = self._dropout_step
+            self._dropout_step += 1
+        loss = self._engine.gradients(examples, arena, step)
+        return loss, Gradients(self._layout, arena)
+
+    def backward(self, X: Any, dY: Any, input_gradient: bool = False) -> Gradients:
+        """The gradients of any loss of your own, from its derivative with respect to the outputs.
+
+        Without penalty and without dropout.
+
+        Parameters
+        ----------
+        X : array of shape (n, n_0), or (n_0,)
+        dY : array of shape (n, n_L), or (n_L,)
+            dL/dy_hat; a mean over the batch has its 1/n in there.
+        input_gradient : bool, default False
+            Whether the result's ``input`` holds dL/dX, too.
+
+        Returns
+        -------
+        Gradients
+        """
+        batch, single = check_inputs(X, self._n_inputs, self._dtype)
+        derivative = check_numbers("dY", dY, self._dtype)
+        expected = (len(batch), self._n_outputs)
+        if derivative.shape != expected[single:]:
+            raise ValueError(f"dY has shape {derivative.shape}; expected {expected[single:]}, that of the outputs")
+        derivative = np.ascontiguousarray(derivative.reshape(expected), dtype=self._dtype)
+        arena = self._layout.arena()
+        dX = np.zeros(batch.shape, self._dtype) if input_gradient else None
+        if len(batch):
+            self._engine.backward(batch, derivative, arena, dX)
+        return Gradients(self._layout, arena, dX[0] if dX is not None and single else dX)
+
+    def _checked_examples(self, X: Any, y: Any, sample_weight: Any = None) -> Examples:
+        """At least one example, as engines take them."""
+        batch, single = check_inputs(X, self._n_inputs, self._dtype)
+        n = len(batch)
+        _check_some(n)
+        if single and sample_weight is not None:
+            sample_weight = np.reshape(sample_weight, (1,)) if np.size(sample_weight) == 1 else sample_weight
+        targets = check_targets(y, n, self._architecture, single=single)
+        return Examples(batch, targets, check_sample_weight(sample_weight, n))
+
+    # --- training ---
+
+    @contextmanager
+    def _training(self) -> Iterator[None]:
+        """Hold the training lock; RuntimeError where another call holds it."""
+        if not self._training_lock.acquire(blocking=False):
+            raise RuntimeError("this network is already being trained")
+        try:
+            yield
+        finally:
+            self._training_lock.release()
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        optimizer: "Optimizer | None" = None,
+        epochs: int = 1,
+        batch_size: int | None = 32,
+        shuffle: bool = True,
+        sample_weight: Any = None,
+        validation_data: tuple[Any, ...] | None = None,
+        early_stopping: "int | EarlyStopping | None" = None,
+        callbacks: Sequence[Callable[["MLP", "History"], Any]] = (),
+        progress: bool = False,
+        rng: int | np.random.Generator | None = None,
+        record: str | Sequence[str] = (),
+    ) -> "History":
+        """Train by mini-batches.
+
+        Parameters
+        ----------
+        X : array or sparse matrix of shape (n, n_0)
+        y : array
+            Targets as for `loss`.
+        optimizer : Optimizer, optional
+            By default a new ``Adam(lr=1e-3)``. It keeps its state: a second fit goes on where the first stopped.
+        epochs : int, default 1
+            Passes over the examples.
+        batch_size : int or None, default 32
+            Examples per update; None for all of them (batch gradient descent). The last batch of an epoch
+            is what is left.
+        shuffle : bool, default True
+            Whether each epoch takes the examples in a new order.
+        sample_weight : array of shape (n,), optional
+            As for `loss`.
+        validation_data : tuple (X, y) or (X, y, sample_weight), optional
+            Its loss is computed after each epoch.
+        early_stopping : int or EarlyStopping, optional
+            A patience in epochs, or the whole rule.
+        callbacks : sequence of callables
+            Called as ``callback(net, history)`` after each epoch; one that returns True ends the training.
+        progress : bool, default False
+            Whether to show the progress: by tqdm where it is installed, else one line an epoch.
+        rng : None, int or numpy.random.Generator
+            The source of the orders: each epoch's is ``rng.permutation(n)``. None goes on with the network's own.
+        record : str or sequence of str
+            ``"steps"`` keeps the loss of every step, ``"parameters"`` the parameters after every epoch.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        FloatingPointError
+            If a loss is not finite; the parameters are those before that step.
+        RuntimeError
+            If the network is being trained already.
+        KeyboardInterrupt
+            On Ctrl-C, between two updates: the network is usable.
+        """
+        from fastmlp import _fit
+
+        return _fit.fit(
+            self,
+            X,
+            y,
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            sample_weight=sample_weight,
+            validation_data=validation_data,
+            early_stopping=early_stopping,
+            callbacks=callbacks,
+            progress=progress,
+            rng=rng,
+            record=record,
+        )
+
+    # --- copies and files ---
+
+    def copy(self) -> Self:
+        """An independent network with the same parameters, random streams and backend."""
+        net = type(self).__new__(type(self))
+        net._restore(self.__getstate__(), self._backend)
+        return net
+
+    def __copy__(self) -> Self:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.copy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle holds: no backend, so that loading takes the best one available."""
+        return {
+            "architecture": self._architecture,
+            "parameters": self.parameters,
+            "n_threads": self._n_threads,
+            "shuffle_rng": copy.deepcopy(self._shuffle_rng),
+            "seed": self._seed,
+            "dropout_step": self._dropout_step,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._restore(state, None)
+
+    def _restore(self, state: dict[str, Any], backend: str | None) -> None:
+        self._build(state["architecture"], backend, state["n_threads"], state["shuffle_rng"], state["seed"])
+        self._dropout_step = state["dropout_step"]
+        self._layout.unflatten(state["parameters"], self._parameters)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write architecture and parameters to a file in the safetensors format.
+
+        The file holds tensors ``layer1.weight`` (n_1, n_0), ``layer1.bias`` (n_1,), ``layer2.weight`` ..., and the
+        architecture as JSON in the header's metadata. It is replaced as a whole or not at all.
+        """
+        _files.save(path, self._architecture, self._weights, self._biases)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        backend: str | None = None,
+        *,
+        n_threads: int | None = None,
+        rng: int | np.random.Generator | None = None,
+    ) -> Self:
+        """A network from a file that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+        backend, n_threads, rng
+            As for `MLP`; the file binds none of them.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged or something else; the message says what is wrong.
+        OSError
+            If it cannot be read.
+        """
+        architecture, weights, biases = _files.load(path)
+        _, shuffle_rng, dropout_rng = spawn_streams(rng)
+        net = cls.__new__(cls)
+        net._build(architecture, backend, n_threads, shuffle_rng, int(dropout_rng.integers(2**64, dtype=np.uint64)))
+        net.set_weights(weights, biases)
+        return net
+
+
+def _check_some(n: int) -> None:
+    if n == 0:
+        raise ValueError("X has no examples")

@@ -1,0 +1,64 @@
+"""How fit reads its examples: in place where an engine can, else gathered and converted a slice at a time."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastmlp._backends._engine import Examples, Schedule
+
+# Converted rows stay in the cache between the conversion and the step that reads them.
+CONVERTED_BYTES = 4 * 2**20
+
+
+class TrainingData:
+    """Checked examples, in batches of ``batch_size`` rows with a smaller last one.
+
+    ``X`` is an array that an engine can read, or, with ``converted``, another one or a sparse matrix in CSR form.
+    """
+
+    def __init__(self, examples: Examples, batch_size: int, converted: bool, dtype: "np.dtype") -> None:
+        self._examples = examples
+        self._converted = converted
+        self._dtype = dtype
+        self.n, n_features = map(int, examples.X.shape)
+        self.batch_size = min(batch_size, self.n)
+        self.steps_per_epoch = math.ceil(self.n / self.batch_size)
+        rows = np.full(self.steps_per_epoch, float(self.batch_size))
+        rows[-1] = self.n - (self.steps_per_epoch - 1) * self.batch_size
+        self._shares = rows / self.n
+        batch_bytes = self.batch_size * n_features * dtype.itemsize
+        self._most_converted = max(1, CONVERTED_BYTES // batch_bytes)
+
+    def rows_before(self, step: int) -> int:
+        """How many rows the steps 0 .. step - 1 have read, over all epochs."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        return epoch * self.n + batch * self.batch_size
+
+    def mean_losses(self, losses: np.ndarray) -> list[float]:
+        """Per epoch the mean of the losses of its steps (whole epochs of them), weighted by rows."""
+        if self.steps_per_epoch == 1:
+            means: list[float] = losses.tolist()
+        else:
+            means = (losses.reshape(-1, self.steps_per_epoch) * self._shares).sum(axis=1).tolist()
+        return means
+
+    def read(
+        self, order: np.ndarray | None, first_step: int, n_steps: int, table: np.ndarray
+    ) -> tuple[Examples, Schedule]:
+        """What an engine needs for steps from ``first_step``: all ``n_steps``, or fewer of converted examples."""
+        if not self._converted:
+            return self._examples, Schedule(order, self.batch_size, first_step, n_steps, table)
+        epoch, batch = divmod(first_step, self.steps_per_epoch)
+        n_steps = min(n_steps, self.steps_per_epoch - batch, self._most_converted)
+        start = batch * self.batch_size
+        stop = min(start + n_steps * self.batch_size, self.n)
+        rows = slice(start, stop) if order is None else order[epoch * self.n + start : epoch * self.n + stop]
+        X, y, sample_weight = self._examples
+        part = Examples(dense(X[rows], self._dtype), y[rows], None if sample_weight is None else sample_weight[rows])
+        return part, Schedule(None, self.batch_size, 0, n_steps, table)
+
+
+def dense(X: Any, dtype: "np.dtype") -> np.ndarray:
+    """Rows of a sparse matrix, or an array of any real dtype, as a C-contiguous array of ``dtype``."""
+    return np.ascontiguousarray(X.toarray() if hasattr(X, "toarray") else X, dtype=dtype)
