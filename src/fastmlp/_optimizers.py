@@ -143,8 +143,11 @@ class Optimizer:
             raise RuntimeError("this network is already being trained")
         try:
             bound = self._net is not None and self._net() is net
-            if not (bound and sample_weight is None and self._reads(X, y)):
+            quick = self._quick_targets(X, y) if bound and sample_weight is None else None
+            if quick is None:
                 X, y, sample_weight = net._checked_examples(X, y, sample_weight)
+            else:
+                y = quick
             update = self._update if bound else self._bind(net)
             assert update is not None
             if self._rate is None:
@@ -188,27 +191,32 @@ class Optimizer:
             self._ready_rate()
             net._engine.apply(update, arena)
 
-    def _reads(self, X: Any, y: Any) -> bool:
-        """Whether a step can take the examples as they are; quick, and it says no in the rarer cases."""
+    def _quick_targets(self, X: Any, y: Any) -> np.ndarray | None:
+        """The targets in an engine's shape, if a step can take the examples as they are; None in the rarer cases."""
         if type(X) is not ndarray or type(y) is not ndarray:
-            return False
+            return None
         dtype, shape = X.dtype, X.shape
         if (dtype is not self._dtype and dtype is not FLOAT64) or len(shape) != 2 or shape[1] != self._n_inputs:
-            return False
+            return None
+        targets: ndarray = y
         n, dtype = shape[0], y.dtype
+        if n == 0 or (dtype is not INT64 and dtype is not self._dtype and dtype is not FLOAT64):
+            return None
         if self._takes_classes and dtype is INT64:
-            if y.shape != (n,) or n == 0:
-                return False
+            if y.shape != (n,):
+                return None
             low, high = 0.0, self._n_outputs - 1.0
-        elif (dtype is not self._dtype and dtype is not FLOAT64) or y.shape != (n, self._n_outputs) or n == 0:
-            return False
-        elif self._target_range is None:
-            return True
         else:
+            if y.shape != (n, self._n_outputs):
+                if self._n_outputs != 1 or y.shape != (n,):
+                    return None
+                targets = y.reshape(n, 1)
+            if self._target_range is None:
+                return targets
             low, high = self._target_range
         # Two searches by C methods take a fifth of the time of y.min() and y.max(). NaN is let through.
         place = self._place
-        return not (y.item(y.argmin(None, place)) < low or y.item(y.argmax(None, place)) > high)
+        return None if y.item(y.argmin(None, place)) < low or y.item(y.argmax(None, place)) > high else targets
 
     def _bind(self, net: "MLP") -> Update:
         """The state on ``net``, made at the first call.

@@ -7,14 +7,15 @@ import numpy as np
 from fastmlp._architecture import Architecture
 from fastmlp._backends._engine import Examples, Schedule
 from fastmlp._backends._plan import (
+    INFERENCE_ROWS,
     TRAINING_ROWS,
     Plan,
     address,
     call_record,
     examples_record,
     readable,
-    set_inputs,
     schedule_record,
+    set_inputs,
     update_record,
 )
 from fastmlp._layout import Layout
@@ -22,8 +23,8 @@ from fastmlp._update import CLIP_NORM, Update
 
 # Batches of up to so many inputs are copied for a step: 4,096 take 1 us, asking NumPy for an address 1.5 us.
 COPIED_ELEMENTS = 4096
-# Steps take turns over few batch sizes, as a rule two: the usual one, and what is left at the end of an epoch.
-MOST_STEP_CALLS = 8
+# Calls take turns over few batch sizes, as a rule two: the usual one, and what is left at the end.
+MOST_SHAPES = 8
 
 
 class Kernels(Protocol):
@@ -39,9 +40,7 @@ class Kernels(Protocol):
     def gradients(
         self, plan: int, workspace: int, examples: int, n: int, gradients: int, dropout_step: int
     ) -> float: ...
-    def backward(
-        self, plan: int, workspace: int, examples: int, n: int, dy: int, gradients: int, dx: int
-    ) -> None: ...
+    def backward(self, plan: int, workspace: int, examples: int, n: int, dy: int, gradients: int, dx: int) -> None: ...
     def apply(self, plan: int, update: int, gradients: int) -> None: ...
     def train(
         self, plan: int, workspace: int, examples: int, schedule: int, update: int, gradients: int, losses: int
@@ -59,14 +58,15 @@ class Workspace:
 
 
 class ForwardCall(Workspace):
-    """A workspace with a place for one example and its output: a call with one address."""
+    """A workspace with places for a small batch and its outputs: a call with one address."""
 
-    def __init__(self, plan: Plan, kernels: Kernels, architecture: Architecture) -> None:
+    def __init__(self, plan: Plan, kernels: Kernels, architecture: Architecture, n: int) -> None:
         super().__init__(plan)
-        self.x = np.zeros(architecture.layer_sizes[0], architecture.dtype)
-        self.out = np.zeros(architecture.layer_sizes[-1], architecture.dtype)
-        self._examples = examples_record(self.x[None], None, None, None)
-        self._record = call_record(kernels.table, plan, self.address, self._examples, n=1, out=self.out)
+        self.X = np.zeros((n, architecture.layer_sizes[0]), architecture.dtype)
+        self.out = np.zeros((n, architecture.layer_sizes[-1]), architecture.dtype)
+        self.x, self.y = self.X[0], self.out[0]
+        self._examples = examples_record(self.X, None, None, None)
+        self._record = call_record(kernels.table, plan, self.address, self._examples, n=n, out=self.out)
         self.call = address(self._record)
 
 
@@ -144,7 +144,9 @@ class CompiledEngine:
         self._training = Plan(architecture, layout, parameters, seed, n_threads, training=True)
         self._inference = Plan(architecture, layout, parameters, seed, n_threads, training=False)
         self._training_workspaces: list[Workspace] = []
-        self._forward_calls: list[ForwardCall] = []
+        self._inference_workspaces: list[Workspace] = []
+        self._single_calls: list[ForwardCall] = []
+        self._forward_calls: dict[int, list[ForwardCall]] = {}
         self._forward_call = kernels.forward_call
         # Training runs one call at a time, so it needs no more than one workspace.
         self._trainer: Workspace | None = None
@@ -155,21 +157,32 @@ class CompiledEngine:
 
     def forward_one(self, x: np.ndarray, logits: bool) -> np.ndarray:
         try:
-            mine = self._forward_calls.pop()
+            mine = self._single_calls.pop()
         except IndexError:
-            mine = self._new_forward_call()
+            mine = self._new_forward_call(1)
         mine.x[...] = x
         self._forward_call(mine.call, logits)
-        out = mine.out.copy()
-        self._forward_calls.append(mine)
+        out: np.ndarray = mine.y.copy()
+        self._single_calls.append(mine)
         return out
 
     def forward(self, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
+        n = len(X)
+        if 0 < n <= INFERENCE_ROWS and X.size <= COPIED_ELEMENTS and out.size <= COPIED_ELEMENTS:
+            calls = self._forward_calls.get(n)
+            if calls is None:
+                calls = self._room_for_forward_calls(n)
+            small = calls.pop() if calls else self._new_forward_call(n)
+            small.X[...] = X
+            self._forward_call(small.call, logits)
+            out[...] = small.out
+            calls.append(small)
+            return
         X = readable(X)
         record = examples_record(X, None, None, None)
-        mine = self._forward_calls.pop() if self._forward_calls else self._new_forward_call()
-        self._kernels.forward(self._inference.address, mine.address, address(record), len(X), address(out), int(logits))
-        self._forward_calls.append(mine)
+        mine = self._take_inference_workspace()
+        self._kernels.forward(self._inference.address, mine.address, address(record), n, address(out), int(logits))
+        self._inference_workspaces.append(mine)
 
     def layer_outputs(self, X: np.ndarray, outs: list[np.ndarray]) -> None:
         X = readable(X)
@@ -182,9 +195,9 @@ class CompiledEngine:
     def loss(self, examples: Examples) -> float:
         X, y = readable(examples.X), readable(examples.y)
         record = examples_record(X, y, examples.sample_weight, None)
-        mine = self._forward_calls.pop() if self._forward_calls else self._new_forward_call()
+        mine = self._take_inference_workspace()
         loss = self._kernels.loss(self._inference.address, mine.address, address(record), len(X))
-        self._forward_calls.append(mine)
+        self._inference_workspaces.append(mine)
         return loss
 
     def penalty(self) -> float:
@@ -208,9 +221,7 @@ class CompiledEngine:
         record = examples_record(X, None, None, None)
         arrays = (dY, gradients, dX)
         mine = self._take_workspace()
-        self._kernels.backward(
-            self._training.address, mine.address, address(record), len(X), *map(address, arrays)
-        )
+        self._kernels.backward(self._training.address, mine.address, address(record), len(X), *map(address, arrays))
         self._training_workspaces.append(mine)
 
     # --- training ---
@@ -253,8 +264,15 @@ class CompiledEngine:
         )
         accumulator = self._accumulator_for(min(schedule.batch_size, len(X)), update)
         workspace = self._trainer_workspace().address
+        examples_at, schedule_at, update_at = map(address, records)
         return self._kernels.train(
-            self._training.address, workspace, *map(address, records), address(accumulator), address(losses)
+            self._training.address,
+            workspace,
+            examples_at,
+            schedule_at,
+            update_at,
+            address(accumulator),
+            address(losses),
         )
 
     # --- what is kept from call to call ---
@@ -267,11 +285,20 @@ class CompiledEngine:
             self._trainer = Workspace(self._training)
         return self._trainer
 
-    def _new_forward_call(self) -> ForwardCall:
-        return ForwardCall(self._inference, self._kernels, self._architecture)
+    def _take_inference_workspace(self) -> Workspace:
+        return self._inference_workspaces.pop() if self._inference_workspaces else Workspace(self._inference)
+
+    def _new_forward_call(self, n: int) -> ForwardCall:
+        return ForwardCall(self._inference, self._kernels, self._architecture, n)
+
+    def _room_for_forward_calls(self, n: int) -> list[ForwardCall]:
+        """The place for calls of ``n`` rows."""
+        if len(self._forward_calls) == MOST_SHAPES:
+            self._forward_calls = {}
+        return self._forward_calls.setdefault(n, [])
 
     def _new_step_call(self, X: np.ndarray, y: np.ndarray, update: Update, table: np.ndarray) -> StepCall:
-        if len(self._step_calls) == MOST_STEP_CALLS:
+        if len(self._step_calls) == MOST_SHAPES:
             self._step_calls.clear()
         call = StepCall(
             self._training,

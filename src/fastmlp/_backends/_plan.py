@@ -1,4 +1,4 @@
-"""What the compiled kernels know of a net: records of 8-byte fields that csrc/fastmlp.h defines and both backends read."""
+"""What the compiled kernels know of a net: records of 8-byte fields, which csrc/fastmlp.h defines."""
 
 import numpy as np
 
@@ -182,7 +182,9 @@ def address(array: np.ndarray | None) -> int:
     return 0 if array is None else array.ctypes.data
 
 
-def examples_record(X: np.ndarray, y: np.ndarray | None, weights: np.ndarray | None, order: np.ndarray | None) -> np.ndarray:
+def examples_record(
+    X: np.ndarray, y: np.ndarray | None, weights: np.ndarray | None, order: np.ndarray | None
+) -> np.ndarray:
     """Examples as kernels see them; the arrays must outlive the record's use."""
     y_fields: tuple[int, ...] = (0, 0, 0, 0)
     if y is not None:
@@ -236,5 +238,3 @@ def readable(array: np.ndarray) -> np.ndarray:
     if array.flags.aligned and not (array.ndim == 2 and array.strides[1] == 0):
         return array
     return np.ascontiguousarray(array)
-
-
