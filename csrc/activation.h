@@ -12,11 +12,8 @@ INLINE vector activate(const int64_t activation, vector z) {
     case SOFTPLUS: return softplus(z);
     case SIGMOID: return logistic(z);
     case TANH: return hyperbolic_tangent(z);
-    case GELU: {
-        vector density;
-        return z * normal_cdf_and_density(z, &density);
-    }
-    case SILU: return z * logistic(z);
+    case GELU: return gelu(z);
+    case SILU: return silu(z);
     case EXP: return exponential(z);
     default: return z;
     }
@@ -39,7 +36,7 @@ INLINE vector derivative(const int64_t activation, vector z, vector a) {
     }
     case SILU: {
         const vector s = logistic(z);
-        return s * multiply_add(z, one - s, one);
+        return s * multiply_add(z, logistic(-z), one); /* z would multiply the rounding error of 1 - s */
     }
     case EXP: return a;
     default: return one;

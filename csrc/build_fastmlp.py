@@ -12,7 +12,8 @@ FOLDER = Path(__file__).parent
 
 # The order of floating-point operations is part of the contract: no -ffast-math, no contraction. The instruction
 # set is chosen at run time: no -march.
-FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra"]
+FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-pthread"]
+FLAGS += ["-Wall", "-Wextra"]
 
 
 def declarations() -> str:
@@ -35,6 +36,7 @@ ffibuilder.set_source(
     depends=files("*.h", "isa/*.h", "build_fastmlp.py"),
     include_dirs=[str(FOLDER)],
     extra_compile_args=FLAGS,
+    extra_link_args=["-pthread"],  # a library of its own before glibc 2.34
     # Without a compiler the install goes on, with the other backends.
     optional=os.environ.get("FASTMLP_REQUIRE_C") != "1",
 )

@@ -17,17 +17,26 @@ enum { MANTISSA_BITS = 52 };
 #define LN2_LOW 0x1.ef35793c7673p-45
 #define LOG2_E 0x1.71547652b82fep+0
 #endif
+#define INFINITE ((real)__builtin_inf())
 typedef natural nvector __attribute__((vector_size(VECTOR_BYTES)));
 
 /* Added to a small number, it rounds it to an integer, which is then in the low bits. */
 #define ROUNDER ((real)1.5 * (real)((natural)1 << MANTISSA_BITS))
 
-/* Horner's rule; coefficients from the highest degree down. */
-INLINE vector polynomial(vector x, const real *coefficients, int count) {
+/* Coefficients from the highest degree down. */
+INLINE vector horner(vector x, const real *coefficients, int count) {
     vector sum = splat(coefficients[0]);
 #pragma GCC unroll 32
     for (int i = 1; i < count; i++) sum = multiply_add(sum, x, splat(coefficients[i]));
     return sum;
+}
+
+/* A long polynomial goes in two parts side by side, high x^4 + low or high x^8 + low. */
+INLINE vector polynomial(vector x, const real *coefficients, int count) {
+    if (count <= 6) return horner(x, coefficients, count);
+    const int n_high = count - (count > 16 ? 8 : 4);
+    vector square = x * x, fourth = square * square, power = count > 16 ? fourth * fourth : fourth;
+    return multiply_add(horner(x, coefficients, n_high), power, horner(x, coefficients + n_high, count - n_high));
 }
 #define POLYNOMIAL(x, coefficients) polynomial(x, coefficients, sizeof(coefficients) / sizeof *(coefficients))
 
@@ -85,7 +94,7 @@ INLINE vector exponential(vector x) {
     vector shifted = round_exponent(x);
     vector mantissa = exponential_minus_one_near_zero(reduce(x, shifted)) + splat(1);
     ivector result = (bits_of(mantissa) + (bits_of(shifted) << MANTISSA_BITS)) & (x >= splat(lowest));
-    return choose(x <= splat(highest), from_bits(result), x * splat((real)INFINITY));
+    return choose(x <= splat(highest), from_bits(result), x * splat(INFINITE));
 }
 
 /* exp(x + low) = power (1 + what is returned), for x <= 0; low, which is small, corrects a rounded x. */
@@ -149,8 +158,8 @@ INLINE vector logarithm(vector x) {
     nvector exponent = ((nvector)x - lowest + one) >> MANTISSA_BITS; /* k + bias */
     vector f = (vector)((nvector)x - (exponent << MANTISSA_BITS) + one) - splat(1);
     vector k = (vector)(exponent + rounder) - splat(ROUNDER + (REAL_BITS == 32 ? 127 : 1023));
-    vector result = choose(x < splat((real)INFINITY), logarithm_near_one(f, k), x);
-    vector special = choose(x < splat(0), splat((real)NAN), splat((real)-INFINITY));
+    vector result = choose(x < splat(INFINITE), logarithm_near_one(f, k), x);
+    vector special = choose(x < splat(0), splat((real)__builtin_nan("")), splat(-INFINITE));
     return choose(x < splat(SMALLEST_NORMAL), special, result);
 }
 
@@ -210,11 +219,13 @@ INLINE vector normal_cdf_and_density(vector x, vector *density) {
     return choose(x < splat(0), tail, splat(1) - tail);
 }
 
-/* x Phi(x) = max(x, 0) - |x| Phi(-|x|). */
+/* x Phi(x) = max(x, 0) - |x| Phi(-|x|). The ratio v = |x| / (|x| + 4) carries its rounding error in low. */
 INLINE vector gelu(vector x) {
-    vector magnitude = at_most(absolute(x), splat(NORMAL_END)), ratio = magnitude / (magnitude + splat(4));
-    vector power, q = bell_in_parts(magnitude, &power);
-    vector tail = scaled_tail(multiply_add(ratio, splat(2), splat(-1))) * ratio;
+    vector magnitude = at_most(absolute(x), splat(NORMAL_END)), v = magnitude / (magnitude + splat(4));
+    vector residual = multiply_add(-v, magnitude, multiply_add(v, splat(-4), magnitude)); /* |x| - v (|x| + 4) */
+    vector low = residual * multiply_add(v, splat(-0.25), splat(0.25));
+    vector scaled = scaled_tail(multiply_add(low, splat(2), multiply_add(v, splat(2), splat(-1))));
+    vector power, q = bell_in_parts(magnitude, &power), tail = multiply_add(scaled, v, scaled * low);
     return multiply_add(-multiply_add(q, tail, tail), power, at_least(x, splat((real)-0.0)));
 }
 

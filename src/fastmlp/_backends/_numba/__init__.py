@@ -1,0 +1,50 @@
+"""The Numba backend: the kernels of csrc/ in Python, compiled for this processor at first use. Needs no compiler.
+
+Kernels: _vector, _elementary, _tile, _activation, _philox, _gather, _update, _dense, _loss, _network and _entries
+stand for the headers of the same names in csrc/. What turns them into machine code: _memory (pointers and structs),
+_compiler, _target; what runs it: _cache, _kernels, _pool.
+"""
+
+from importlib.metadata import version
+from importlib.util import find_spec
+
+import numpy as np
+
+from fastmlp._architecture import Architecture
+from fastmlp._backends._compiled import CompiledEngine
+from fastmlp._layout import Layout
+
+NAME = "numba"
+OLDEST_NUMBA = (0, 61)
+
+
+def reason_missing() -> str | None:
+    """Why this backend cannot be used here; None where it can. Does not import Numba."""
+    if find_spec("numba") is None:
+        return "numba is not installed"
+    installed = version("numba")
+    if tuple(map(int, installed.split(".")[:2])) < OLDEST_NUMBA:
+        return f"numba {installed} is too old: {'.'.join(map(str, OLDEST_NUMBA))} is needed"
+    try:
+        import llvmlite.binding  # noqa: F401
+    except (ImportError, OSError) as error:
+        return f"llvmlite cannot be loaded ({error})"
+    return None
+
+
+def isa() -> str:
+    """The instruction set of the kernels in use."""
+    from fastmlp._backends._numba._target import find_target, limit
+
+    return find_target(limit()).isa
+
+
+class NumbaEngine(CompiledEngine):
+    """A net's engine over the Numba kernels."""
+
+    def __init__(
+        self, architecture: Architecture, layout: Layout, parameters: np.ndarray, seed: int, n_threads: int
+    ) -> None:
+        from fastmlp._backends._numba._kernels import NumbaKernels
+
+        super().__init__(NumbaKernels(architecture.dtype), architecture, layout, parameters, seed, n_threads)

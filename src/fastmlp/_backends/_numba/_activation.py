@@ -1,0 +1,190 @@
+"""Activations and their derivatives, over some rows of some whole vectors. As csrc/activation.h."""
+
+from fastmlp._activations import LEAKY_RELU_SLOPE
+from fastmlp._backends._numba._compiler import inline, kernel
+from fastmlp._backends._numba._elementary import (
+    exponential,
+    exponential_minus_one,
+    gelu,
+    gelu,
+    hyperbolic_tangent,
+    logistic,
+    normal_cdf_and_density,
+    silu,
+    silu,
+    softplus,
+)
+from fastmlp._backends._numba._structs import (
+    ELU,
+    EXP,
+    GELU,
+    IDENTITY,
+    LEAKY_RELU,
+    RELU,
+    SIGMOID,
+    SILU,
+    SOFTPLUS,
+    TANH,
+    Reals,
+    Vector,
+)
+from fastmlp._backends._numba._vector import at_least, choose, lanes, load, multiply_add, splat, store
+
+
+@inline
+def activate(activation: int, z: Vector) -> Vector:
+    """f(z) of a hidden or output activation; softmax stands in _loss.py."""
+    if activation == RELU:
+        return at_least(z, splat(0, z))
+    if activation == LEAKY_RELU:
+        return choose(z < splat(0, z), z * splat(LEAKY_RELU_SLOPE, z), z)
+    if activation == ELU:
+        return choose(z > splat(0, z), z, exponential_minus_one(z))
+    if activation == SOFTPLUS:
+        return softplus(z)
+    if activation == SIGMOID:
+        return logistic(z)
+    if activation == TANH:
+        return hyperbolic_tangent(z)
+    if activation == GELU:
+        return gelu(z)
+    if activation == SILU:
+        return silu(z)
+    if activation == EXP:
+        return exponential(z)
+    return z
+
+
+@inline
+def derivative(activation: int, z: Vector, a: Vector) -> Vector:
+    """f'(z), given z and a = f(z): mostly a polynomial of a, which needs no z."""
+    zero = splat(0, z)
+    one = splat(1, z)
+    if activation == RELU:
+        return choose(a > zero, one, zero)
+    if activation == LEAKY_RELU:
+        return choose(a > zero, one, splat(LEAKY_RELU_SLOPE, z))
+    if activation == ELU:
+        return choose(a > zero, one, a + one)
+    if activation == SOFTPLUS:
+        return logistic(z)
+    if activation == SIGMOID:
+        return a * (one - a)
+    if activation == TANH:
+        return multiply_add(-a, a, one)
+    if activation == GELU:
+        cdf, density = normal_cdf_and_density(z)
+        return multiply_add(z, density, cdf)
+    if activation == SILU:
+        s = logistic(z)
+        return s * multiply_add(z, logistic(-z), one)  # z would multiply the rounding error of 1 - s
+    if activation == EXP:
+        return a
+    return one
+
+
+# The loops over rows and vectors: inlined once for each activation, so that the choice is made once.
+
+
+@inline
+def activate_loop(activation: int, rows: int, vectors: int, z: Reals, leading: int) -> None:
+    for i in range(rows):
+        for j in range(vectors):
+            p = z + (i * leading + j * lanes(z))
+            store(p, activate(activation, load(p)))
+
+
+@kernel
+def activate_rows(activation: int, rows: int, vectors: int, z: Reals, leading: int) -> None:
+    """z becomes f(z)."""
+    if activation == RELU:
+        activate_loop(RELU, rows, vectors, z, leading)
+    elif activation == LEAKY_RELU:
+        activate_loop(LEAKY_RELU, rows, vectors, z, leading)
+    elif activation == ELU:
+        activate_loop(ELU, rows, vectors, z, leading)
+    elif activation == SOFTPLUS:
+        activate_loop(SOFTPLUS, rows, vectors, z, leading)
+    elif activation == SIGMOID:
+        activate_loop(SIGMOID, rows, vectors, z, leading)
+    elif activation == TANH:
+        activate_loop(TANH, rows, vectors, z, leading)
+    elif activation == GELU:
+        activate_loop(GELU, rows, vectors, z, leading)
+    elif activation == SILU:
+        activate_loop(SILU, rows, vectors, z, leading)
+    elif activation == EXP:
+        activate_loop(EXP, rows, vectors, z, leading)
+
+
+@inline
+def factor_loop(activation: int, rows: int, vectors: int, z: Reals, factor: Reals, leading: int) -> None:
+    for i in range(rows):
+        for j in range(vectors):
+            at = i * leading + j * lanes(z)
+            before = load(z + at)
+            output = activate(activation, before)
+            store(z + at, output)
+            store(factor + at, derivative(activation, before, output))
+
+
+@kernel
+def activate_rows_keeping_factor(
+    activation: int, rows: int, vectors: int, z: Reals, factor: Reals, leading: int
+) -> None:
+    """z becomes f(z), and factor f'(z): for layers whose output does not tell the derivative."""
+    if activation == RELU:
+        factor_loop(RELU, rows, vectors, z, factor, leading)
+    elif activation == LEAKY_RELU:
+        factor_loop(LEAKY_RELU, rows, vectors, z, factor, leading)
+    elif activation == ELU:
+        factor_loop(ELU, rows, vectors, z, factor, leading)
+    elif activation == SOFTPLUS:
+        factor_loop(SOFTPLUS, rows, vectors, z, factor, leading)
+    elif activation == SIGMOID:
+        factor_loop(SIGMOID, rows, vectors, z, factor, leading)
+    elif activation == TANH:
+        factor_loop(TANH, rows, vectors, z, factor, leading)
+    elif activation == GELU:
+        factor_loop(GELU, rows, vectors, z, factor, leading)
+    elif activation == SILU:
+        factor_loop(SILU, rows, vectors, z, factor, leading)
+    elif activation == EXP:
+        factor_loop(EXP, rows, vectors, z, factor, leading)
+    else:
+        factor_loop(IDENTITY, rows, vectors, z, factor, leading)
+
+
+@inline
+def chain_loop(activation: int, rows: int, vectors: int, d: Reals, d_row: int, a: Reals, leading: int) -> None:
+    for i in range(rows):
+        for j in range(vectors):
+            p = a + (i * leading + j * lanes(a))
+            output = load(p)
+            store(p, load(d + (i * d_row + j * lanes(a))) * derivative(activation, output, output))
+
+
+@kernel
+def chain_rows(activation: int, rows: int, vectors: int, d: Reals, d_row: int, a: Reals, leading: int) -> None:
+    """The chain rule through an activation, in place: the outputs a become dL/dz = d * f'(a), d being dL/da."""
+    if activation == RELU:
+        chain_loop(RELU, rows, vectors, d, d_row, a, leading)
+    elif activation == LEAKY_RELU:
+        chain_loop(LEAKY_RELU, rows, vectors, d, d_row, a, leading)
+    elif activation == ELU:
+        chain_loop(ELU, rows, vectors, d, d_row, a, leading)
+    elif activation == SIGMOID:
+        chain_loop(SIGMOID, rows, vectors, d, d_row, a, leading)
+    elif activation == TANH:
+        chain_loop(TANH, rows, vectors, d, d_row, a, leading)
+    else:
+        chain_loop(IDENTITY, rows, vectors, d, d_row, a, leading)
+
+
+@kernel
+def chain_rows_by_factor(rows: int, vectors: int, d: Reals, d_row: int, factor: Reals, a: Reals, leading: int) -> None:
+    """The same where the derivative was kept."""
+    for i in range(rows):
+        for j in range(vectors):
+            at = i * leading + j * lanes(a)
+            store(a + at, load(d + (i * d_row + j * lanes(a))) * load(factor + at))

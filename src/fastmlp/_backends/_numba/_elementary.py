@@ -1,0 +1,303 @@
+"""Vectorised elementary functions, the same bits on every instruction set with FMA: only exactly rounded operations,
+in a fixed order. As csrc/elementary.h, which csrc's tests hold to errors of a few ULP. Subnormal results may come out
+as zero."""
+
+from fastmlp._backends._numba._compiler import inline
+from fastmlp._backends._numba._structs import Vector
+from fastmlp._backends._numba._vector import (
+    absolute,
+    at_least,
+    at_most,
+    bits_of,
+    choose,
+    constant,
+    from_bits,
+    has_fma,
+    mantissa_bits,
+    multiply_add,
+    naturals_of,
+    polynomial,
+    splat,
+)
+
+INFINITY = float("inf")
+NAN = float("nan")
+SMALLEST_NORMAL = constant("0x1p-126f", "0x1p-1022")
+LN2_HIGH = constant("0x1.62e4p-1f", "0x1.62e42fefa38p-1")  # few bits: its product with an exponent is exact
+LN2_LOW = constant("0x1.7f7d1cp-20f", "0x1.ef35793c7673p-45")
+LOG2_E = constant("0x1.715476p+0f", "0x1.71547652b82fep+0")
+
+# Added to a small number, it rounds it to an integer, which is then in the low bits.
+ROUNDER = constant("0x1.8p+23f", "0x1.8p+52")
+
+
+@inline
+def also_sign_of(result: Vector, x: Vector) -> Vector:
+    """Negative if x is, which a negative result stays."""
+    return from_bits(bits_of(result) | (bits_of(x) & bits_of(splat(-0.0, x))))
+
+
+@inline
+def round_exponent(x: Vector) -> Vector:
+    """x / ln 2 rounded to an integer n, as n + ROUNDER."""
+    return multiply_add(x, LOG2_E(x), ROUNDER(x))
+
+
+@inline
+def power_of_two(shifted: Vector) -> Vector:
+    """2^n from n + ROUNDER; exponents that a normal number cannot have are the caller's to avoid, here and below."""
+    return from_bits((bits_of(shifted) << mantissa_bits(shifted)) + bits_of(splat(1, shifted)))
+
+
+@inline
+def power_of_half(shifted: Vector) -> Vector:
+    """2^-n from n + ROUNDER."""
+    return from_bits(bits_of(splat(1, shifted)) - (bits_of(shifted) << mantissa_bits(shifted)))
+
+
+@inline
+def reduce(x: Vector, shifted: Vector) -> Vector:
+    """x - n ln 2."""
+    n = shifted - ROUNDER(x)
+    return multiply_add(n, -LN2_LOW(x), multiply_add(n, -LN2_HIGH(x), x))
+
+
+_near_zero = polynomial(
+    ("0x1.6db4cep-10f", "0x1.123b54p-7f", "0x1.55545ep-5f", "0x1.55548ep-3f", "0x1p-1f"),
+    (
+        "0x1.af85a4fd9638ep-26", "0x1.28b035102a9bbp-22", "0x1.71dddfb92c31cp-19", "0x1.a01996aea209p-16",
+        "0x1.a01a01baea84ap-13", "0x1.6c16c1859aaa4p-10", "0x1.111111110d623p-7", "0x1.555555555007ep-5",
+        "0x1.5555555555561p-3", "0x1.000000000000bp-1",
+    ),
+)  # fmt: skip
+
+
+@inline
+def exponential_minus_one_near_zero(r: Vector) -> Vector:
+    """exp(r) - 1 for |r| <= ln(2) / 2, with an error small against 1."""
+    return multiply_add(r * r, _near_zero(r), r)
+
+
+_relative = polynomial(
+    ("0x1.a34c56p-13f", "0x1.6ef05cp-10f", "0x1.110edcp-7f", "0x1.55527ep-5f", "0x1.555558p-3f", "0x1.000002p-1f"),
+    (
+        "0x1.204bb92cb94cbp-29", "0x1.b06eeee4022c9p-26", "0x1.27e4114c579afp-22", "0x1.71dd1b1793bd2p-19",
+        "0x1.a01a0236b1599p-16", "0x1.a01a022f5cdebp-13", "0x1.6c16c16be7ce2p-10", "0x1.11111110f1e5cp-7",
+        "0x1.555555555561ap-5", "0x1.55555555555e2p-3", "0x1p-1",
+    ),
+)  # fmt: skip
+
+
+@inline
+def exponential_minus_one_relative(r: Vector) -> Vector:
+    """exp(r) - 1 for |r| <= 1/2, with an error small against itself."""
+    return multiply_add(r * r, _relative(r), r)
+
+
+_exponential_lowest = constant("-0x1.5d589ep+6", "-0x1.6232bdd7abcd2p+9")  # logarithm of SMALLEST_NORMAL
+_exponential_highest = constant("0x1.62e42ep+6", "0x1.62e42fefa39efp+9")  # of the largest number
+
+
+@inline
+def exponential(x: Vector) -> Vector:
+    """exp(x) = 2^n exp(r); 2^n by adding to the exponent, which serves n = 128 (1024) too."""
+    shifted = round_exponent(x)
+    mantissa = exponential_minus_one_near_zero(reduce(x, shifted)) + splat(1, x)
+    result = (bits_of(mantissa) + (bits_of(shifted) << mantissa_bits(x))) & (x >= _exponential_lowest(x))
+    return choose(x <= _exponential_highest(x), from_bits(result), x * splat(INFINITY, x))
+
+
+_parts_lowest = constant(-88, -709)  # there 2^n comes out as zero
+
+
+@inline
+def exponential_in_parts(x: Vector, low: Vector) -> tuple[Vector, Vector]:
+    """power and q of exp(x + low) = power (1 + q), for x <= 0; low, which is small, corrects a rounded x."""
+    bounded = at_least(x, _parts_lowest(x))
+    shifted = round_exponent(bounded)
+    return power_of_two(shifted), exponential_minus_one_near_zero(reduce(bounded, shifted) + low)
+
+
+@inline
+def exponential_of_negative(x: Vector) -> Vector:
+    """exp(x) for x <= 0, a little faster."""
+    power, q = exponential_in_parts(x, splat(-0.0, x))
+    return multiply_add(power, q, power)
+
+
+_logistic_lowest = constant(-88.3, -709.4)
+
+
+@inline
+def logistic(x: Vector) -> Vector:
+    """With exp(-x) = 2^n (1 + q): 2^-n / (2^-n + 1 + q), which cannot overflow."""
+    x = at_least(at_most(x, splat(40, x)), _logistic_lowest(x))
+    shifted = round_exponent(-x)
+    power = power_of_half(shifted)
+    return power / ((power + exponential_minus_one_near_zero(reduce(-x, shifted))) + splat(1, x))
+
+
+_tanh_is_one = constant(10, 20)
+
+
+@inline
+def hyperbolic_tangent(x: Vector) -> Vector:
+    """With exp(2|x|) = 2^n (1 + q): above = 1 + q - 2^-n and tanh = above / (above + 2 2^-n); n = 0 near zero."""
+    magnitude = at_most(absolute(x), _tanh_is_one(x))
+    twice = magnitude + magnitude
+    shifted = choose(magnitude < splat(0.25, x), ROUNDER(x), round_exponent(twice))
+    power = power_of_half(shifted)
+    above = (splat(1, x) - power) + exponential_minus_one_relative(reduce(twice, shifted))
+    return also_sign_of(above / multiply_add(power, splat(2, x), above), x)
+
+
+_expm1_highest = constant(89, 710)
+
+
+@inline
+def exponential_minus_one(x: Vector) -> Vector:
+    """exp(x) = 2^n (1 + q), n = 0 near zero; halves, so that 2^n cannot overflow before the result does."""
+    bounded = at_least(at_most(x, _expm1_highest(x)), splat(-40, x))
+    shifted = choose(absolute(bounded) < splat(0.5, x), ROUNDER(x), round_exponent(bounded))
+    q = exponential_minus_one_relative(reduce(bounded, shifted))
+    half = from_bits((bits_of(shifted) << mantissa_bits(x)) + bits_of(splat(0.5, x)))
+    result = multiply_add(half, q, half - splat(0.5, x))
+    return also_sign_of(result + result, x)
+
+
+_logarithm = polynomial(
+    ("0x1.31e28ap-2f", "0x1.995ecp-2f", "0x1.55557ap-1f"),
+    (
+        "0x1.2f042f5cd0958p-3", "0x1.39a1de5be8165p-3", "0x1.74663d4834fa8p-3", "0x1.c71c5212d7b39p-3",
+        "0x1.24924941e2d2ep-2", "0x1.999999997ff04p-2", "0x1.5555555555592p-1",
+    ),
+)  # fmt: skip
+
+
+@inline
+def logarithm_near_one(f: Vector, k: Vector) -> Vector:
+    """log(1 + f) + k ln 2 for 1 + f from sqrt(1/2) to sqrt(2): 2 atanh(s) with s = f / (2 + f), arranged as
+    f - (f^2/2 - s (f^2/2 + R(s^2)))."""
+    s = f / (f + splat(2, f))
+    z = s * s
+    half_square = f * f * splat(0.5, f)
+    low = multiply_add(s, multiply_add(z, _logarithm(z), half_square), k * LN2_LOW(f))
+    return multiply_add(k, LN2_HIGH(f), f - (half_square - low))
+
+
+_half_root = constant("0x1.6a09e6p-1f", "0x1.6a09e667f3bcdp-1")
+_shifted_bias = constant(3 * 2**22 + 127, 3 * 2**51 + 1023)  # ROUNDER + the exponents' bias
+
+
+@inline
+def logarithm(x: Vector) -> Vector:
+    """Splits x = 2^k (1 + f). Shifts are of unsigned lanes: AVX2 has no arithmetic one for 64 bits."""
+    one = naturals_of(splat(1, x))
+    exponent = (naturals_of(x) - naturals_of(_half_root(x)) + one) >> mantissa_bits(x)  # k + bias
+    f = from_bits(naturals_of(x) - (exponent << mantissa_bits(x)) + one) - splat(1, x)
+    k = from_bits(exponent + naturals_of(ROUNDER(x))) - _shifted_bias(x)
+    result = choose(x < splat(INFINITY, x), logarithm_near_one(f, k), x)
+    special = choose(x < splat(0, x), splat(NAN, x), splat(-INFINITY, x))
+    return choose(x < SMALLEST_NORMAL(x), special, result)
+
+
+_root_minus_one = constant("0x1.a8p-2", "0x1.a8p-2")  # sqrt(2) - 1, about
+
+
+@inline
+def log_one_plus_exp_negative(x: Vector) -> Vector:
+    """log(1 + exp(-x)) for x >= 0."""
+    power = exponential_of_negative(-x)
+    large = power > _root_minus_one(x)
+    f = choose(large, (power - splat(1, x)) * splat(0.5, x), power)
+    return logarithm_near_one(f, from_bits(large & bits_of(splat(1, x))))
+
+
+@inline
+def softplus(x: Vector) -> Vector:
+    """log(1 + exp(x))."""
+    return at_least(x, splat(0, x)) + log_one_plus_exp_negative(absolute(x))
+
+
+@inline
+def square_remainder(x: Vector, square: Vector) -> Vector:
+    """x^2 = square + what is returned."""
+    if has_fma():
+        return multiply_add(x, x, -square)
+    high = from_bits(bits_of(x) & ~((1 << (mantissa_bits(x) // 2 + 1)) - 1))
+    low = x - high
+    return ((high * high - square) + (high + high) * low) + low * low
+
+
+@inline
+def bell_in_parts(x: Vector) -> tuple[Vector, Vector]:
+    """power and q of exp(-x^2 / 2) = power (1 + q)."""
+    square = x * x
+    return exponential_in_parts(square * splat(-0.5, x), square_remainder(x, square) * splat(-0.5, x))
+
+
+_scaled_tail = polynomial(
+    (
+        "-0x1.09feb2p-13f", "0x1.8fac22p-13f", "0x1.9cb214p-10f", "-0x1.cd0ae8p-9f", "-0x1.ed6182p-8f",
+        "0x1.eed53ep-5f", "-0x1.7dffbep-3f", "0x1.8c6d9cp-2f", "-0x1.373e3ap-1f", "0x1.82b4bcp-1f",
+    ),
+    (
+        "-0x1.466817d68db46p-30", "-0x1.5ec2b25f49a5ep-32", "0x1.f5a8ee615f4dbp-27", "0x1.12ef8aff17e9fp-26",
+        "-0x1.4b9711d034f19p-24", "-0x1.5014587ba85cp-23", "0x1.1ba6cd802e518p-22", "0x1.12487257792d3p-20",
+        "-0x1.4fadc274bedfap-21", "-0x1.8d4867e120ce2p-18", "0x1.7fdb387c1671fp-21", "0x1.26d05d712f12dp-15",
+        "-0x1.0011289887c89p-19", "-0x1.e4a4216c6708ep-13", "0x1.17a4a6125764bp-13", "0x1.ab825faf908c5p-10",
+        "-0x1.c81719c982ad3p-9", "-0x1.ee276104347c6p-8", "0x1.eec4cc3e44598p-5", "-0x1.7dff2bff684a1p-3",
+        "0x1.8c6dbf2cfc307p-2", "-0x1.373e3a893c28ap-1", "0x1.82b4bb8c94dcep-1",
+    ),
+)  # fmt: skip
+
+
+@inline
+def scaled_tail(u: Vector) -> Vector:
+    """(x + 4) Phi(-x) / exp(-x^2 / 2) for x >= 0 up to where Phi underflows; a polynomial of u = (x - 4) / (x + 4)."""
+    return _scaled_tail(u)
+
+
+NORMAL_END = constant(14, 39)  # where exp(-x^2 / 2) is zero for certain
+
+
+@inline
+def normal_cdf_and_density(x: Vector) -> tuple[Vector, Vector]:
+    """Phi(x), the normal distribution, and its density."""
+    magnitude = at_most(absolute(x), NORMAL_END(x))
+    reciprocal = splat(1, x) / (magnitude + splat(4, x))
+    power, q = bell_in_parts(magnitude)
+    bell = multiply_add(power, q, power)
+    tail = scaled_tail((magnitude - splat(4, x)) * reciprocal) * reciprocal * bell
+    density = bell * splat(0.39894228040143267794, x)
+    return choose(x < splat(0, x), tail, splat(1, x) - tail), density
+
+
+@inline
+def gelu(x: Vector) -> Vector:
+    """x Phi(x) = max(x, 0) - |x| Phi(-|x|). The ratio v = |x| / (|x| + 4) carries its rounding error in low."""
+    magnitude = at_most(absolute(x), NORMAL_END(x))
+    v = magnitude / (magnitude + splat(4, x))
+    residual = multiply_add(-v, magnitude, multiply_add(v, splat(-4, x), magnitude))  # |x| - v (|x| + 4)
+    low = residual * multiply_add(v, splat(-0.25, x), splat(0.25, x))
+    scaled = scaled_tail(multiply_add(low, splat(2, x), multiply_add(v, splat(2, x), splat(-1, x))))
+    power, q = bell_in_parts(magnitude)
+    tail = multiply_add(scaled, v, scaled * low)
+    return multiply_add(-multiply_add(q, tail, tail), power, at_least(x, splat(-0.0, x)))
+
+
+_silu_is_zero = constant(105, 726)
+_2_TO_24 = constant("0x1p24", "0x1p24")
+_2_TO_MINUS_24 = constant("0x1p-24", "0x1p-24")
+
+
+@inline
+def silu(x: Vector) -> Vector:
+    """With exp(|x|) = 2^n (1 + q): max(x, 0) - |x| 2^-n / (2^-n + 1 + q). The numerator is scaled by 2^24, for it
+    underflows before the result does."""
+    magnitude = at_most(absolute(x), _silu_is_zero(x))
+    shifted = round_exponent(magnitude)
+    scaled = from_bits(bits_of(_2_TO_24(x)) - (bits_of(shifted) << mantissa_bits(x)))
+    q = exponential_minus_one_near_zero(reduce(magnitude, shifted))
+    total = multiply_add(scaled, _2_TO_MINUS_24(x), q) + splat(1, x)
+    return multiply_add(magnitude * scaled / total, -_2_TO_MINUS_24(x), at_least(x, splat(-0.0, x)))

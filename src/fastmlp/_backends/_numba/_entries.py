@@ -1,0 +1,216 @@
+"""The entry points that Python calls: what each member of a call does with its arguments. As csrc/network.h."""
+
+from typing import Any
+
+from numba.core import types
+
+from fastmlp._backends._numba._compiler import Entry, kernel
+from fastmlp._backends._numba._dense import ADD_GRADIENT, STORE_GRADIENT, gradient_sink
+from fastmlp._backends._numba._elementary import NAN
+from fastmlp._backends._numba._loss import chain_output_rows
+from fastmlp._backends._numba._memory import Pointer, as_double, as_integer, constructor, is_set
+from fastmlp._backends._numba._network import (
+    NO_DROPOUT,
+    SHARED_ROWS,
+    Network,
+    add_penalty_gradient,
+    apply_gradients,
+    copy_outputs,
+    data_gradients,
+    data_loss,
+    is_finite,
+    last_layer,
+    network,
+    network_backward,
+    network_forward,
+    output_of,
+    penalty_of,
+    share_of,
+    train_step,
+)
+from fastmlp._backends._numba._structs import SCHEDULE, Plan, Schedule, arguments_struct, call_struct, plan_struct
+from fastmlp._backends._numba._team import MEMBER, Member, meet
+from fastmlp._backends._numba._update import begin_update, end_update, update_step
+from fastmlp._backends._numba._vector import flush_subnormals, restore_mode, smaller
+from fastmlp._update import CLIP_NORM, EPS, LR
+
+Arguments = Any
+Call = Any
+
+FORWARD, LAYER_OUTPUTS, LOSS, GRADIENTS, BACKWARD, APPLY, TRAIN = range(7)
+
+
+@kernel
+def loss_member(net: Network, c: Arguments) -> None:
+    value = data_loss(net, c.n) + penalty_of(c.plan)
+    if net.member.index == 0:
+        c.value = value
+
+
+@kernel
+def gradients_member(net: Network, c: Arguments) -> None:
+    value = data_gradients(net, 0, c.n, as_double(c.n), c.option, c.gradients) + penalty_of(c.plan)
+    add_penalty_gradient(net, c.gradients, 1.0)
+    if net.member.index == 0:
+        c.value = value
+
+
+@kernel
+def backward_member(net: Network, c: Arguments) -> None:
+    plan = c.plan
+    last = last_layer(net)
+    n_features = plan.layers[0].n_in
+    for first in range(0, c.n, plan.block_rows):
+        rows = smaller(plan.block_rows, c.n - first)
+        begin, end = share_of(net.member, rows, SHARED_ROWS)
+        use = ADD_GRADIENT if first else STORE_GRADIENT
+        sink = gradient_sink(use=use, gradients=c.gradients, parameters=net.parameters, update=0)
+        network_forward(net, first, rows, 0, NO_DROPOUT)
+        target = net.workspace + (plan.target + net.member.index * plan.target_stride)
+        dy = c.dy + (first + begin) * last.n_out
+        chain_output_rows(last, end - begin, dy, output_of(net, last) + begin * last.leading, target)
+        meet(net.member)
+        network_backward(net, rows, c.dx + first * n_features if is_set(c.dx) else c.dx, sink)
+
+
+@kernel
+def apply_member(net: Network, c: Arguments) -> None:
+    u = c.update
+    s = update_step(c.gradients)
+    begin_update(s, u, u.scalars[LR], u.scalars[EPS], net.parameters)
+    apply_gradients(net, s, u.scalars[CLIP_NORM], c.gradients)
+    if net.member.index == 0:
+        end_update(u)
+
+
+@kernel
+def train_member(net: Network, c: Arguments) -> None:
+    s = c.schedule
+    steps_per_epoch = (s.n_examples + s.batch_size - 1) // s.batch_size
+    taken = 0
+    while taken < s.n_steps:
+        step = s.first_step + taken
+        first = step % steps_per_epoch * s.batch_size
+        n = smaller(s.batch_size, s.n_examples - first)
+        start = first
+        if is_set(net.examples.order):
+            start = step // steps_per_epoch * s.n_examples + first
+        row = s.table + taken * s.table_row
+        value = train_step(net, start, n, row, c.update, s.dropout_step + taken, c.gradients)
+        if net.member.index == 0:
+            c.losses[taken] = value
+        if not is_finite(value):
+            break
+        taken += 1
+    if net.member.index == 0:
+        c.taken = taken
+
+
+@kernel
+def run(job: int, c: Arguments, member: Member) -> None:
+    """A member's part of a call."""
+    mode = flush_subnormals()
+    net = network(
+        plan=c.plan, workspace=c.workspace, parameters=c.plan.parameters, examples=c.examples, member=member,
+        x=0, x_leading=0,
+    )  # fmt: skip
+    if job == FORWARD:
+        copy_outputs(net, c.n, c.option, c.plan.n_layers - 1, c.out, c.outs)
+    elif job == LAYER_OUTPUTS:
+        copy_outputs(net, c.n, 0, 0, c.out, c.outs)
+    elif job == LOSS:
+        loss_member(net, c)
+    elif job == GRADIENTS:
+        gradients_member(net, c)
+    elif job == BACKWARD:
+        backward_member(net, c)
+    elif job == APPLY:
+        apply_member(net, c)
+    elif job == TRAIN:
+        train_member(net, c)
+    restore_mode(mode)
+
+
+@kernel
+def penalty(plan: Plan) -> float:
+    mode = flush_subnormals()
+    value = penalty_of(plan)
+    restore_mode(mode)
+    return value
+
+
+@kernel
+def threads_for(plan: Plan, rows: int, passes: int) -> int:
+    """How many threads a call of so many rows is worth: a thread more for every so many multiplications."""
+    if plan.n_threads == 1:
+        return 1
+    products = 0.0
+    for number in range(plan.n_layers):
+        layer = plan.layers[number]
+        products += as_double(layer.n_in) * as_double(layer.n_out)
+    worth = products * as_double(rows) * as_double(passes) / as_double(plan.thread_products)
+    if worth < 2:
+        return 1
+    if worth < plan.n_threads:
+        return as_integer(worth)
+    return plan.n_threads
+
+
+# Python takes about 50 us to wake threads: a call of 16 times what makes its parts worth several is worth that.
+WAKING = 16
+
+
+@kernel
+def threads_for_call(plan: Plan, n: int, passes: int) -> int:
+    return smaller(threads_for(plan, smaller(n, plan.block_rows), passes), threads_for(plan, n // WAKING, passes))
+
+
+@kernel
+def threads_for_run(plan: Plan, s: Schedule) -> int:
+    batch = smaller(s.batch_size, s.n_examples)
+    return smaller(
+        threads_for(plan, smaller(batch, plan.block_rows), 3), threads_for(plan, batch * s.n_steps // WAKING, 3)
+    )
+
+
+arguments = constructor(arguments_struct, like="workspace")
+single_member = constructor(lambda real: MEMBER, like="index")
+
+
+@kernel
+def forward_call(call: Call, logits: int) -> None:
+    """The forward pass that a call record describes, on one thread."""
+    c = arguments(
+        plan=call.plan, workspace=call.workspace, examples=call.examples, n=call.n, out=call.out, option=logits,
+        dy=0, dx=0, outs=0, schedule=0, update=0, gradients=0, losses=0, value=0.0, taken=0,
+    )  # fmt: skip
+    run(FORWARD, c, single_member(index=0, count=1, arrived=0, meetings=0, give_way=0))
+
+
+@kernel
+def step_call(call: Call, dropout_step: int) -> float:
+    """The training step that a call record describes, on one thread; where it is worth several, nothing is done and
+    NaN returned."""
+    call.schedule.dropout_step = dropout_step
+    if threads_for_run(call.plan, call.schedule) > 1:
+        return NAN
+    c = arguments(
+        plan=call.plan, workspace=call.workspace, examples=call.examples, n=call.n, out=0, option=0,
+        dy=0, dx=0, outs=0, schedule=call.schedule, update=call.update, gradients=call.gradients, losses=call.losses,
+        value=0.0, taken=0,
+    )  # fmt: skip
+    run(TRAIN, c, single_member(index=0, count=1, arrived=0, meetings=0, give_way=0))
+    return call.losses[0]
+
+
+def entries(real: Any) -> list[Entry]:
+    """What Python calls, for one type of reals."""
+    integer, plan, call = types.int64, Pointer(plan_struct(real)), Pointer(call_struct(real))
+    return [
+        Entry("run", run, (integer, Pointer(arguments_struct(real)), Pointer(MEMBER))),
+        Entry("penalty", penalty, (plan,)),
+        Entry("threads_for_call", threads_for_call, (plan, integer, integer)),
+        Entry("threads_for_run", threads_for_run, (plan, Pointer(SCHEDULE))),
+        Entry("forward_call", forward_call, (call, integer)),
+        Entry("step_call", step_call, (call, integer)),
+    ]

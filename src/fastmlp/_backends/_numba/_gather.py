@@ -1,0 +1,61 @@
+"""Examples as the kernels want them: rows of reals, gathered and converted block by block where they are not. As
+csrc/gather.h."""
+
+from typing import Any
+
+from fastmlp._backends._numba._compiler import inline, kernel
+from fastmlp._backends._numba._memory import (
+    as_real,
+    copy_reals,
+    float32_at,
+    float64_at,
+    int64_at,
+    is_set,
+    reals_at,
+    size_of_real,
+)
+from fastmlp._backends._numba._structs import FLOAT32, FLOAT64, Examples, Reals
+from fastmlp._backends._numba._vector import is_single
+
+Bytes = Any
+
+
+@inline
+def example_row(e: Examples, i: int) -> int:
+    if is_set(e.order):
+        return e.order[i]
+    return i
+
+
+@inline
+def is_own_type(code: int, like: Reals) -> bool:
+    return code == (FLOAT32 if is_single(like) else FLOAT64)
+
+
+@kernel
+def convert_row(to: Reals, source: Bytes, column_stride: int, code: int, n: int) -> None:
+    if is_own_type(code, to) and column_stride == size_of_real(to):
+        copy_reals(to, reals_at(source, to), n)
+    elif code == FLOAT32:
+        for j in range(n):
+            to[j] = as_real(float32_at(source + j * column_stride), to)
+    elif code == FLOAT64:
+        for j in range(n):
+            to[j] = as_real(float64_at(source + j * column_stride), to)
+    else:
+        for j in range(n):
+            to[j] = as_real(int64_at(source + j * column_stride), to)
+
+
+@kernel
+def input_rows(
+    e: Examples, first: int, begin: int, end: int, n_features: int, buffer: Reals, leading: int
+) -> tuple[Reals, int]:
+    """The inputs of a block that begins with example ``first``: where they are, if the tile can read them there, else
+    in ``buffer``, to which rows begin .. end - 1 are brought; and the elements from row to row."""
+    if not is_set(e.order) and is_own_type(e.x_type, buffer) and e.x_column == size_of_real(buffer) and e.x_row >= 0:
+        return reals_at(e.x + first * e.x_row, buffer), e.x_row // size_of_real(buffer)
+    for i in range(begin, end):
+        row = example_row(e, first + i)
+        convert_row(buffer + i * leading, e.x + row * e.x_row, e.x_column, e.x_type, n_features)
+    return buffer, leading

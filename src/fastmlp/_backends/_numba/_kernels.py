@@ -1,0 +1,200 @@
+"""The kernels as Python calls them: compiled or found on disk at first use, and behind the calls of Kernels."""
+
+import math
+import threading
+from functools import cache
+from typing import Any
+
+import cffi
+import llvmlite.binding as llvm
+import numpy as np
+
+from fastmlp._backends._numba import _cache
+from fastmlp._backends._numba._pool import Pool, new_members
+from fastmlp._backends._numba._target import Target, find_target, limit, target_machine
+from fastmlp._backends._plan import address
+
+# Addresses travel as integers. cffi lets other Python threads run during each call.
+_SIGNATURES = {
+    "run": "void(*)(int64_t job, int64_t arguments, int64_t member)",
+    "penalty": "double(*)(int64_t plan)",
+    "threads_for_call": "int64_t(*)(int64_t plan, int64_t n, int64_t passes)",
+    "threads_for_run": "int64_t(*)(int64_t plan, int64_t schedule)",
+    "forward_call": "void(*)(int64_t call, int64_t logits)",
+    "step_call": "double(*)(int64_t call, int64_t dropout_step)",
+}
+_ARGUMENTS = np.dtype(
+    [
+        ("plan", "u8"),
+        ("workspace", "u8"),
+        ("examples", "u8"),
+        ("n", "i8"),
+        ("out", "u8"),
+        ("option", "i8"),
+        ("dy", "u8"),
+        ("dx", "u8"),
+        ("outs", "u8"),
+        ("schedule", "u8"),
+        ("update", "u8"),
+        ("gradients", "u8"),
+        ("losses", "u8"),
+        ("value", "f8"),
+        ("taken", "i8"),
+    ]
+)
+_FORWARD, _LAYER_OUTPUTS, _LOSS, _GRADIENTS, _BACKWARD, _APPLY, _TRAIN = range(7)  # as in _entries.py
+_FORWARD_PASS, _TRAINING_PASSES = 1, 3
+
+_pool = Pool()
+_lock = threading.Lock()
+_ffi = cffi.FFI()
+
+
+def _object_code(dtype: str, target: Target) -> bytes:
+    code = _cache.load(dtype, target)
+    if code is None:
+        from numba.core import types
+
+        from fastmlp._backends._numba._compiler import emit_object
+        from fastmlp._backends._numba._entries import entries
+
+        code = emit_object(entries(getattr(types, dtype)), target)
+        _cache.keep(dtype, target, code)
+    return code
+
+
+@cache
+def _functions(dtype: str, target: Target) -> dict[str, Any]:
+    """The entry points by name. What LLVM has loaded stays: threads may be inside."""
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(target))
+    engine.add_object_file(llvm.ObjectFileRef.from_data(_object_code(dtype, target)))
+    engine.finalize_object()
+    _engines.append(engine)
+    return {
+        name: _ffi.cast(signature, engine.get_function_address(name)) for name, signature in _SIGNATURES.items()
+    }
+
+
+_engines: list[Any] = []
+
+
+class NumbaKernels:
+    """The kernels for one dtype; see Kernels."""
+
+    table = 0
+
+    def __init__(self, dtype: np.dtype) -> None:
+        with _lock:
+            functions = _functions(dtype.name, find_target(limit()))
+        self._run = functions["run"]
+        self._threads_for_call = functions["threads_for_call"]
+        self._threads_for_run = functions["threads_for_run"]
+        self._step_call = functions["step_call"]
+        self.forward_call = functions["forward_call"]
+        self.penalty = functions["penalty"]
+
+    def _call(self, job: int, threads: int, **fields: int) -> np.void:
+        """Have ``threads`` do a job; returns its arguments, where results stand."""
+        record = np.zeros(1, dtype=_ARGUMENTS)
+        arguments = record[0]
+        for name, value in fields.items():
+            arguments[name] = value
+        place = address(record)
+        if threads == 1:
+            self._run(job, place, _single_member())
+        else:
+            members: list[int] = []
+            memory = []
+
+            def prepare(count: int) -> None:
+                addresses, arrays = new_members(count)
+                members.extend(addresses)
+                memory.append(arrays)
+
+            _pool.run(threads, lambda index: self._run(job, place, members[index]), prepare)
+        return arguments
+
+    def forward(self, plan: int, workspace: int, examples: int, n: int, out: int, logits: int) -> None:
+        threads = self._threads_for_call(plan, n, _FORWARD_PASS)
+        self._call(
+            _FORWARD, threads, plan=plan, workspace=workspace, examples=examples, n=n, out=out, option=logits
+        )
+
+    def layer_outputs(self, plan: int, workspace: int, examples: int, n: int, outs: int) -> None:
+        threads = self._threads_for_call(plan, n, _FORWARD_PASS)
+        self._call(_LAYER_OUTPUTS, threads, plan=plan, workspace=workspace, examples=examples, n=n, outs=outs)
+
+    def loss(self, plan: int, workspace: int, examples: int, n: int) -> float:
+        threads = self._threads_for_call(plan, n, _FORWARD_PASS)
+        done = self._call(_LOSS, threads, plan=plan, workspace=workspace, examples=examples, n=n)
+        return float(done["value"])
+
+    def gradients(
+        self, plan: int, workspace: int, examples: int, n: int, gradients: int, dropout_step: int
+    ) -> float:
+        threads = self._threads_for_call(plan, n, _TRAINING_PASSES)
+        done = self._call(
+            _GRADIENTS,
+            threads,
+            plan=plan,
+            workspace=workspace,
+            examples=examples,
+            n=n,
+            gradients=gradients,
+            option=dropout_step,
+        )
+        return float(done["value"])
+
+    def backward(self, plan: int, workspace: int, examples: int, n: int, dy: int, gradients: int, dx: int) -> None:
+        threads = self._threads_for_call(plan, n, _TRAINING_PASSES)
+        self._call(
+            _BACKWARD,
+            threads,
+            plan=plan,
+            workspace=workspace,
+            examples=examples,
+            n=n,
+            dy=dy,
+            gradients=gradients,
+            dx=dx,
+        )
+
+    def apply(self, plan: int, update: int, gradients: int) -> None:
+        self._call(_APPLY, 1, plan=plan, update=update, gradients=gradients)
+
+    def train(
+        self, plan: int, workspace: int, examples: int, schedule: int, update: int, gradients: int, losses: int
+    ) -> int:
+        done = self._call(
+            _TRAIN,
+            self._threads_for_run(plan, schedule),
+            plan=plan,
+            workspace=workspace,
+            examples=examples,
+            schedule=schedule,
+            update=update,
+            gradients=gradients,
+            losses=losses,
+        )
+        return int(done["taken"])
+
+    def step_call(self, call: int, dropout_step: int) -> float:
+        loss: float = self._step_call(call, dropout_step)
+        if math.isnan(loss):
+            # Not a number, or nothing done yet, because the step is worth several threads.
+            _, plan, workspace, examples, _, _, schedule, update, gradients, losses = _ffi.unpack(
+                _ffi.cast("int64_t *", call), 10
+            )
+            if self._threads_for_run(plan, schedule) > 1:
+                self.train(plan, workspace, examples, schedule, update, gradients, losses)
+                loss = _ffi.cast("double *", losses)[0]
+        return loss
+
+
+@cache
+def _new_single_member() -> tuple[list[int], tuple[np.ndarray, ...]]:
+    return new_members(1)
+
+
+def _single_member() -> int:
+    return _new_single_member()[0][0]

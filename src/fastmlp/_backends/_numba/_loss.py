@@ -1,0 +1,314 @@
+"""Output activations and losses, row by row over the logits. As csrc/loss.h.
+
+Sums along a row: one sum per lane of a 64-byte line, then a fixed tree over the line, on every instruction set.
+Sums over examples: in float64, in the order of the examples.
+"""
+
+from typing import Any
+
+from fastmlp._backends._numba._activation import activate, activate_rows, derivative
+from fastmlp._backends._numba._compiler import inline, kernel
+from fastmlp._backends._numba._dense import whole_vectors
+from fastmlp._backends._numba._elementary import (
+    INFINITY,
+    exponential,
+    log_one_plus_exp_negative,
+    logarithm,
+    logistic,
+)
+from fastmlp._backends._numba._gather import convert_row, example_row
+from fastmlp._backends._numba._memory import as_double, as_real, copy_reals, int64_at, is_set, line_of
+from fastmlp._backends._numba._structs import (
+    BCE,
+    CROSS_ENTROPY,
+    EXP,
+    HUBER,
+    MAE,
+    MSE,
+    POISSON,
+    SIGMOID,
+    SOFTMAX,
+    Examples,
+    Layer,
+    Plan,
+    Reals,
+    Vector,
+)
+from fastmlp._backends._numba._vector import (
+    absolute,
+    at_least,
+    choose,
+    lane_numbers,
+    lanes,
+    largest_lane,
+    line_lanes,
+    line_sum,
+    load,
+    load_loose,
+    multiply_add,
+    smaller,
+    splat,
+    splat_integer,
+    store,
+    with_sign_of,
+)
+
+
+@inline
+def add_to_line(line: Reals, at: int, x: Vector) -> None:
+    """Adds the vector of elements ``at`` and following of a row to its part of the line."""
+    part = line + (at & (line_lanes(x) - 1))
+    store(part, load(part) + x)
+
+
+@inline
+def multiply_add_to_line(line: Reals, at: int, x: Vector, y: Vector) -> None:
+    """The same with x * y."""
+    part = line + (at & (line_lanes(x) - 1))
+    store(part, multiply_add(x, y, load(part)))
+
+
+@inline
+def real_lanes(left: int, like: Reals) -> Vector:
+    """All ones in the lanes of real outputs, zero in padding; ``left`` outputs begin at the vector's first lane."""
+    return lane_numbers(like) < splat_integer(smaller(left, lanes(like)), like)
+
+
+@inline
+def padded_row(n: int, like: Reals) -> int:
+    """n in whole lines."""
+    return (n + line_lanes(like) - 1) & ~(line_lanes(like) - 1)
+
+
+@kernel
+def exponentials_of_row(z: Reals, n: int) -> tuple[float, float]:
+    """z becomes exp(z - max z), padding zero; returns the sum and the maximum."""
+    padded = padded_row(n, z)
+    for j in range(n, padded):
+        z[j] = as_real(-INFINITY, z)
+    most = load(z)
+    for j in range(lanes(z), padded, lanes(z)):
+        x = load(z + j)
+        most = choose(x > most, x, most)
+    top = largest_lane(most)
+    total = line_of(as_real(0, z))
+    for j in range(0, padded, lanes(z)):
+        e = exponential(load(z + j) - splat(top, z))
+        store(z + j, e)
+        add_to_line(total, j, e)
+    return line_sum(total), top
+
+
+@kernel
+def softmax_row(z: Reals, n: int) -> None:
+    """The logits of one row become probabilities."""
+    total, _ = exponentials_of_row(z, n)
+    for j in range(0, n, lanes(z)):
+        store(z + j, load(z + j) / splat(total, z))
+
+
+@kernel
+def output_rows(activation: int, rows: int, n: int, z: Reals, leading: int) -> None:
+    """The logits of some rows become outputs."""
+    if activation == SOFTMAX:
+        for i in range(rows):
+            softmax_row(z + i * leading, n)
+    else:
+        activate_rows(activation, rows, whole_vectors(n, z), z, leading)
+
+
+@inline
+def element_loss(loss: int, activation: int, z: Vector, y: Vector) -> tuple[Vector, Vector]:
+    """One vector of an element-wise loss: its value, and its derivative by z up to the factor of the batch."""
+    zero = splat(0, z)
+    one = splat(1, z)
+    half = splat(0.5, z)
+    if loss == BCE:
+        value = multiply_add(-z, y, at_least(z, zero)) + log_one_plus_exp_negative(absolute(z))
+        return value, logistic(z) - y
+    if loss == POISSON:
+        mean = exponential(z)
+        return multiply_add(-y, z, mean), mean - y
+    a = activate(activation, z)
+    d = a - y
+    size = absolute(d)
+    chain = derivative(activation, z, a)
+    if loss == MSE:
+        return d * d, d * chain
+    if loss == MAE:
+        return size, choose(d > zero, one, choose(d < zero, -one, d)) * chain
+    return choose(size > one, size - half, half * d * d), choose(size > one, with_sign_of(one, d), d) * chain
+
+
+@inline
+def element_row(loss: int, activation: int, z: Reals, y: Reals, n: int, with_gradient: bool, scale: float) -> float:
+    total = line_of(as_real(0, z))
+    zero = splat(0, z)
+    for j in range(0, n, lanes(z)):
+        inside = real_lanes(n - j, z)
+        value, slope = element_loss(loss, activation, load(z + j), load(y + j))
+        add_to_line(total, j, choose(inside, value, zero))
+        if with_gradient:
+            store(z + j, choose(inside, slope * splat(scale, z), zero))
+    return line_sum(total)
+
+
+# Cross-entropy of one row is log(sum) * weight - gap: the logarithms are taken together afterwards.
+
+
+@kernel
+def cross_entropy_of_class(
+    z: Reals, label: int, n: int, with_gradient: bool, scale: float
+) -> tuple[float, float, float]:
+    """sum, weight and gap, the target being a class."""
+    logit = z[label]
+    one = as_real(1, z)
+    total, largest = exponentials_of_row(z, n)
+    if with_gradient:
+        chosen = (z[label] / total - one) * scale
+        for j in range(0, n, lanes(z)):
+            store(z + j, load(z + j) / splat(total, z) * splat(scale, z))
+        z[label] = chosen
+    return total, one, logit - largest
+
+
+@kernel
+def cross_entropy_of_probabilities(
+    z: Reals, y: Reals, n: int, with_gradient: bool, scale: float, shifted: Reals
+) -> tuple[float, float, float]:
+    """sum, weight and gap, the target being a probability for each class."""
+    zero = splat(0, z)
+    padded = padded_row(n, z)
+    copy_reals(shifted, z, padded)
+    total, largest = exponentials_of_row(z, n)
+    weight = line_of(as_real(0, z))
+    gap = line_of(as_real(0, z))
+    for j in range(0, padded, lanes(z)):
+        target = load(y + j)
+        d = load(shifted + j) - splat(largest, z)
+        add_to_line(weight, j, target)
+        part = gap + (j & (line_lanes(z) - 1))
+        store(part, choose(target == zero, load(part), multiply_add(target, d, load(part))))
+    whole = line_sum(weight)
+    if with_gradient:
+        for j in range(0, n, lanes(z)):
+            p = load(z + j) / splat(total, z)
+            store(z + j, (p * splat(whole, z) - load(y + j)) * splat(scale, z))
+    return total, whole, line_sum(gap)
+
+
+@kernel
+def target_row(e: Examples, row: int, n: int, target: Reals) -> None:
+    """One row of targets as reals, padding zero."""
+    convert_row(target, e.y + row * e.y_row, e.y_column, e.y_type, n)
+    for j in range(n, padded_row(n, target)):
+        target[j] = as_real(0, target)
+
+
+@kernel
+def element_row_of(loss: int, activation: int, z: Reals, y: Reals, n: int, with_gradient: bool, scale: float) -> float:
+    """element_row with the loss chosen once."""
+    if loss == BCE:
+        return element_row(BCE, SIGMOID, z, y, n, with_gradient, scale)
+    if loss == POISSON:
+        return element_row(POISSON, EXP, z, y, n, with_gradient, scale)
+    if loss == MSE:
+        return element_row(MSE, activation, z, y, n, with_gradient, scale)
+    if loss == MAE:
+        return element_row(MAE, activation, z, y, n, with_gradient, scale)
+    return element_row(HUBER, activation, z, y, n, with_gradient, scale)
+
+
+@inline
+def weight_of(e: Examples, row: int) -> float:
+    """Of one example."""
+    if is_set(e.sample_weight):
+        return e.sample_weight[row]
+    return 1.0
+
+
+@kernel
+def loss_rows(
+    plan: Plan,
+    e: Examples,
+    first: int,
+    begin: int,
+    end: int,
+    z: Reals,
+    with_gradient: bool,
+    divisor: float,
+    target: Reals,
+    parts: Reals,
+    losses: Any,
+) -> None:
+    """losses[i] = weight * loss for rows begin .. end - 1 of the block that begins with example ``first``, from its
+    logits z.
+
+    With a gradient, z becomes dL/dz of the batch's mean, data terms divided by ``divisor``. target: two rows; parts:
+    3 * block_rows.
+    """
+    layer = plan.layers[plan.n_layers - 1]
+    n = layer.n_out
+    loss = plan.loss
+    outputs = as_double(n)
+    factor = (1.0 if loss == CROSS_ENTROPY else (2.0 / outputs if loss == MSE else 1.0 / outputs)) / divisor
+    sums = parts
+    weights = sums + plan.block_rows
+    gaps = weights + plan.block_rows
+    for i in range(begin, end):
+        row = example_row(e, first + i)
+        example_weight = weight_of(e, row)
+        scale = as_real(example_weight * factor, z)
+        logits = z + i * layer.leading
+        if loss == CROSS_ENTROPY:
+            if e.y_column == 0:
+                label = int64_at(e.y + row * e.y_row)
+                one_sum, one_weight, one_gap = cross_entropy_of_class(logits, label, n, with_gradient, scale)
+            else:
+                target_row(e, row, n, target)
+                one_sum, one_weight, one_gap = cross_entropy_of_probabilities(
+                    logits, target, n, with_gradient, scale, target + layer.leading
+                )
+            sums[i] = one_sum
+            weights[i] = one_weight
+            gaps[i] = one_gap
+            losses[i] = example_weight
+        else:
+            target_row(e, row, n, target)
+            value = element_row_of(loss, layer.activation, logits, target, n, with_gradient, scale)
+            losses[i] = example_weight * (as_double(value) / outputs)
+    if loss == CROSS_ENTROPY:
+        values = line_of(as_real(0, z))
+        for i in range(begin, end, lanes(z)):
+            logarithms = logarithm(load_loose(sums + i))
+            store(values, multiply_add(logarithms, load_loose(weights + i), -load_loose(gaps + i)))
+            for j in range(smaller(lanes(z), end - i)):
+                losses[i + j] = losses[i + j] * as_double(values[j])
+
+
+@inline
+def output_slope(activation: int, x: Vector, d: Vector, mean: Vector) -> Vector:
+    if activation == SOFTMAX:
+        return x * (d - mean)
+    return d * derivative(activation, x, activate(activation, x))
+
+
+@kernel
+def chain_output_rows(layer: Layer, rows: int, dy: Reals, z: Reals, target: Reals) -> None:
+    """dL/dz from the logits z and dL/dy_hat, in place: what ``backward`` starts from."""
+    n = layer.n_out
+    for i in range(rows):
+        logits = z + i * layer.leading
+        copy_reals(target, dy + i * n, n)
+        for j in range(n, padded_row(n, z)):
+            target[j] = as_real(0, z)
+        mean = as_real(0, z)
+        if layer.activation == SOFTMAX:
+            softmax_row(logits, n)
+            total = line_of(as_real(0, z))
+            for j in range(0, padded_row(n, z), lanes(z)):
+                multiply_add_to_line(total, j, load(logits + j), load(target + j))
+            mean = line_sum(total)
+        for j in range(0, n, lanes(z)):
+            slope = output_slope(layer.activation, load(logits + j), load(target + j), splat(mean, z))
+            store(logits + j, choose(real_lanes(n - j, z), slope, splat(0, z)))

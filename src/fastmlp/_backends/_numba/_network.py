@@ -1,0 +1,370 @@
+"""The whole net: blocks of rows forward and backward, and training steps. As csrc/network.h."""
+
+from typing import Any
+
+from numba.core import types
+
+from fastmlp._backends._numba._compiler import inline, kernel
+from fastmlp._backends._numba._dense import (
+    ADD_GRADIENT,
+    STORE_GRADIENT,
+    UPDATE_PARAMETERS,
+    GradientSink,
+    backward_scratch,
+    dense_backward,
+    dense_bias_gradient,
+    dense_forward,
+    gradient_sink,
+    whole_vectors,
+)
+from fastmlp._backends._numba._gather import input_rows
+from fastmlp._backends._numba._loss import (
+    add_to_line,
+    loss_rows,
+    multiply_add_to_line,
+    output_rows,
+)
+from fastmlp._backends._numba._memory import (
+    Pointer,
+    Struct,
+    as_double,
+    as_real,
+    constructor,
+    copy_reals,
+    doubles_at,
+    is_set,
+    line_of,
+    null_like,
+)
+from fastmlp._backends._numba._philox import drop_rows
+from fastmlp._backends._numba._structs import (
+    EXAMPLES,
+    IDENTITY,
+    Layer,
+    Plan,
+    Reals,
+    Update,
+    plan_struct,
+)
+from fastmlp._backends._numba._team import MEMBER, Member, meet
+from fastmlp._backends._numba._update import (
+    UpdateStep,
+    begin_update,
+    end_update,
+    penalty_gradient,
+    update_rows,
+    update_step,
+)
+from fastmlp._backends._numba._vector import (
+    absolute,
+    lanes,
+    line_lanes,
+    line_sum,
+    load,
+    smaller,
+    square_root,
+    store,
+)
+from fastmlp._update import CLIP_NORM
+
+Network = Any
+
+
+# One thread's view of a call: the net, and the block of rows that is in the workspace.
+def network_struct(real: Any) -> Struct:
+    return Struct(
+        f"network_{real}",
+        {
+            "plan": Pointer(plan_struct(real)),
+            "workspace": Pointer(real),
+            "parameters": Pointer(real),
+            "examples": Pointer(EXAMPLES),
+            "member": Pointer(MEMBER),
+            "x": Pointer(real),  # the block's inputs
+            "x_leading": types.int64,
+        },
+    )
+
+
+network = constructor(network_struct, like="workspace")
+
+
+@inline
+def is_finite(x: float) -> bool:
+    return x - x == 0.0
+
+
+@inline
+def last_layer(net: Network) -> Layer:
+    return net.plan.layers[net.plan.n_layers - 1]
+
+
+@inline
+def output_of(net: Network, layer: Layer) -> Reals:
+    return net.workspace + layer.output
+
+
+@inline
+def share_of(member: Member, n: int, unit: int) -> tuple[int, int]:
+    """A member's share of n things, from one to before the other, cut at whole units of so many."""
+    units = (n + unit - 1) // unit
+    begin = smaller(n, units * member.index // member.count * unit)
+    return begin, smaller(n, units * (member.index + 1) // member.count * unit)
+
+
+SHARED_ROWS = 12  # rows are shared by whole tiles
+INFERENCE, NO_DROPOUT = -2, -1
+
+
+@kernel
+def network_forward(net: Network, first: int, block_rows: int, batch_row: int, dropout_step: int) -> None:
+    """A member's rows of the block that begins with example ``first``, through every layer to the logits.
+
+    For training (``dropout_step`` from -1) derivatives are kept where the plan says so, and units dropped from step 0
+    on; ``batch_row`` is the block's place in its batch.
+    """
+    plan = net.plan
+    begin, end = share_of(net.member, block_rows, SHARED_ROWS)
+    rows = end - begin
+    layer = plan.layers
+    x, x_leading = input_rows(
+        net.examples, first, begin, end, layer.n_in, net.workspace + plan.input, plan.input_leading
+    )
+    net.x = x
+    net.x_leading = x_leading
+    x = x + begin * x_leading
+    for number in range(plan.n_layers):
+        layer = plan.layers[number]
+        skipped = begin * layer.leading
+        z = output_of(net, layer) + skipped
+        factor = null_like(z)
+        if dropout_step != INFERENCE and layer.factor >= 0:
+            factor = net.workspace + (layer.factor + skipped)
+        activation = layer.activation
+        if number == plan.n_layers - 1:
+            activation = IDENTITY
+        dense_forward(rows, layer, activation, x, x_leading, net.parameters + layer.parameters, z, factor)
+        if dropout_step >= 0 and layer.dropout_from > 0:
+            drop_rows(plan.seed, dropout_step, number + 1, layer, batch_row + begin, rows, z, factor)
+        x = z
+        x_leading = layer.leading
+
+
+@kernel
+def network_backward(net: Network, rows: int, dx: Reals, sink: GradientSink) -> None:
+    """From dL/dz over the last layer's outputs: gradients of every layer into the sink; dx: rows of n_in, or null.
+
+    Each member takes a share of every layer's input units.
+    """
+    plan = net.plan
+    member = net.member
+    scratch = backward_scratch(
+        constants=net.workspace + plan.constants,
+        panel=net.workspace + (plan.panel + member.index * plan.panel_stride),
+        tile=net.workspace + (plan.tile + member.index * plan.tile_stride),
+    )
+    for number in range(plan.n_layers - 1, -1, -1):
+        layer = plan.layers[number]
+        below = null_like(layer)
+        a = net.x  # never written
+        a_leading = net.x_leading
+        factor = null_like(a)
+        out = dx
+        if number > 0:
+            below = plan.layers[number - 1]
+            a = output_of(net, below)
+            a_leading = below.leading
+            out = null_like(a)
+            if below.factor >= 0:
+                factor = net.workspace + below.factor
+        begin, end = share_of(member, layer.n_in, line_lanes(a))
+        dz = output_of(net, layer)
+        dense_backward(rows, layer, below, begin, end, a, a_leading, factor, dz, out, scratch, sink)
+        if member.index == member.count - 1:
+            dense_bias_gradient(rows, layer, dz, scratch, sink)
+        meet(member)
+
+
+@kernel
+def block_loss(net: Network, first: int, block_rows: int, with_gradient: bool, divisor: float) -> float:
+    """The sum of weight * loss over the block that begins with example ``first``, from its logits, which become dL/dz
+    where a gradient is wanted. Every member returns the same sum."""
+    plan = net.plan
+    begin, end = share_of(net.member, block_rows, SHARED_ROWS)
+    losses = doubles_at(net.workspace + plan.losses)
+    z = output_of(net, last_layer(net))
+    target = net.workspace + (plan.target + net.member.index * plan.target_stride)
+    parts = net.workspace + plan.parts
+    loss_rows(plan, net.examples, first, begin, end, z, with_gradient, divisor, target, parts, losses)
+    meet(net.member)
+    total = 0.0
+    for i in range(block_rows):
+        total += losses[i]
+    return total
+
+
+@kernel
+def penalty_of(plan: Plan) -> float:
+    if plan.l1 == 0 and plan.l2 == 0:
+        return 0.0
+    absolutes = 0.0
+    squares = 0.0
+    for number in range(plan.n_layers):
+        layer = plan.layers[number]
+        for i in range(layer.n_in):
+            row = plan.parameters + (layer.parameters + i * layer.leading)
+            absolute_sum = line_of(as_real(0, row))
+            square_sum = line_of(as_real(0, row))
+            for j in range(0, layer.n_out, lanes(row)):
+                w = load(row + j)
+                add_to_line(absolute_sum, j, absolute(w))
+                multiply_add_to_line(square_sum, j, w, w)
+            absolutes += as_double(line_sum(absolute_sum))
+            squares += as_double(line_sum(square_sum))
+    return plan.l1 * absolutes + plan.l2 / 2 * squares
+
+
+@kernel
+def norm_of(plan: Plan, gradients: Reals) -> float:
+    """The Euclidean norm of a whole gradient."""
+    squares = 0.0
+    for number in range(plan.n_layers):
+        layer = plan.layers[number]
+        for i in range(layer.n_in + 1):
+            row = gradients + (layer.parameters + i * layer.leading)
+            total = line_of(as_real(0, row))
+            for j in range(0, layer.n_out, lanes(row)):
+                d = load(row + j)
+                multiply_add_to_line(total, j, d, d)
+            squares += as_double(line_sum(total))
+    return square_root(squares)
+
+
+@kernel
+def add_penalty_gradient(net: Network, gradients: Reals, scale: float) -> None:
+    plan = net.plan
+    l1 = as_real(plan.l1 * scale, gradients)
+    l2 = as_real(plan.l2 * scale, gradients)
+    if l1 == 0 and l2 == 0:
+        return
+    for number in range(plan.n_layers):
+        layer = plan.layers[number]
+        begin, end = share_of(net.member, layer.n_in, 1)
+        for i in range(begin, end):
+            for j in range(0, layer.n_out, lanes(gradients)):
+                at = layer.parameters + i * layer.leading + j
+                weights = load(plan.parameters + at)
+                store(gradients + at, penalty_gradient(load(gradients + at), weights, l1, l2))
+
+
+@kernel
+def apply_gradients(net: Network, s: UpdateStep, clip_norm: float, gradients: Reals) -> None:
+    """One update of everything from a finished gradient, its norm clipped."""
+    plan = net.plan
+    if clip_norm > 0:
+        ratio = clip_norm / (norm_of(plan, gradients) + 1e-6)
+        s.clip = ratio if ratio < 1 else 1.0
+    for number in range(plan.n_layers):
+        layer = plan.layers[number]
+        begin, end = share_of(net.member, layer.n_in + 1, 1)
+        leading = layer.leading
+        vectors = whole_vectors(layer.n_out, gradients)
+        weights = smaller(end, layer.n_in) - begin
+        at = layer.parameters + begin * leading
+        bias = layer.parameters + layer.n_in * leading
+        update_rows(s, True, weights, vectors, gradients + at, leading, at, leading)
+        if end > layer.n_in:
+            update_rows(s, False, 1, vectors, gradients + bias, leading, bias, leading)
+    meet(net.member)
+
+
+@kernel
+def data_gradients(net: Network, first: int, n: int, divisor: float, dropout_step: int, gradients: Reals) -> float:
+    """The loss of n examples from number ``first``, and the gradient of it without the penalty, block by block."""
+    block_rows = net.plan.block_rows
+    total = 0.0
+    for row in range(0, n, block_rows):
+        rows = smaller(block_rows, n - row)
+        use = ADD_GRADIENT if row else STORE_GRADIENT
+        sink = gradient_sink(use=use, gradients=gradients, parameters=net.parameters, update=0)
+        network_forward(net, first + row, rows, row, dropout_step)
+        total += block_loss(net, first + row, rows, True, divisor)
+        network_backward(net, rows, null_like(gradients), sink)
+    return total / divisor
+
+
+@kernel
+def data_loss(net: Network, n: int) -> float:
+    """The loss of all n examples, without the penalty."""
+    block_rows = net.plan.block_rows
+    total = 0.0
+    for first in range(0, n, block_rows):
+        rows = smaller(block_rows, n - first)
+        network_forward(net, first, rows, 0, INFERENCE)
+        total += block_loss(net, first, rows, False, as_double(n))
+        meet(net.member)
+    return total / as_double(n)
+
+
+@kernel
+def copy_outputs(net: Network, n: int, logits: int, first_layer: int, out: Reals, outs: Any) -> None:
+    """y_hat, or the logits, of a member's rows of every block; layers from ``first_layer`` on are copied to outs, or
+    the last one to ``out``."""
+    plan = net.plan
+    last = last_layer(net)
+    for first in range(0, n, plan.block_rows):
+        rows = smaller(plan.block_rows, n - first)
+        begin, end = share_of(net.member, rows, SHARED_ROWS)
+        network_forward(net, first, rows, 0, INFERENCE)
+        if not logits:
+            z = output_of(net, last) + begin * last.leading
+            output_rows(last.activation, end - begin, last.n_out, z, last.leading)
+        for number in range(first_layer, plan.n_layers):
+            layer = plan.layers[number]
+            to = out
+            if is_set(outs):
+                to = outs[number - first_layer]
+            for i in range(begin, end):
+                copy_reals(to + (first + i) * layer.n_out, output_of(net, layer) + i * layer.leading, layer.n_out)
+        meet(net.member)  # shares of a shorter block lie elsewhere
+
+
+@kernel
+def train_step(net: Network, first: int, n: int, row: Any, u: Update, dropout_step: int, gradients: Reals) -> float:
+    """One step over examples first .. first + n - 1. Returns the loss before the update; where that is not finite,
+    nothing is updated.
+
+    A batch of one block updates each weight as soon as its gradient is known; a larger one, or a clipped gradient,
+    goes through the arena ``gradients``.
+    """
+    plan = net.plan
+    rate = row[0]
+    eps = row[1]
+    divisor = row[2] if row[2] != 0 else as_double(n)
+    scale = row[3]
+    clip_norm = u.scalars[CLIP_NORM]
+    charge = scale * penalty_of(plan)
+    s = update_step(gradients)
+    if n > plan.block_rows or clip_norm > 0:
+        value = data_gradients(net, first, n, divisor, dropout_step, gradients) + charge
+        if not is_finite(value):
+            return value
+        add_penalty_gradient(net, gradients, scale)
+        meet(net.member)
+        begin_update(s, u, rate, eps, net.parameters)
+        apply_gradients(net, s, clip_norm, gradients)
+    else:
+        network_forward(net, first, n, 0, dropout_step)
+        value = block_loss(net, first, n, True, divisor) / divisor + charge
+        if not is_finite(value):
+            return value
+        begin_update(s, u, rate, eps, net.parameters)
+        s.l1 = plan.l1 * scale
+        s.l2 = plan.l2 * scale
+        null = null_like(gradients)
+        sink = gradient_sink(use=UPDATE_PARAMETERS, gradients=null, parameters=net.parameters, update=s)
+        network_backward(net, n, null, sink)
+    # The others read it again after the next step's loss, where all meet.
+    if net.member.index == 0:
+        end_update(u)
+    return value

@@ -1,0 +1,105 @@
+"""Python threads that work on one call together, and where their memory of it lies."""
+
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+import numpy as np
+
+from fastmlp._backends._plan import address
+
+_MEMBER = np.dtype(
+    [("index", "i8"), ("count", "i8"), ("arrived", "u8"), ("meetings", "u8"), ("give_way", "u8")]
+)
+
+
+def _give_way() -> int:
+    """The address of the system's function that lets another thread run."""
+    function = (
+        ctypes.windll.kernel32.SwitchToThread if sys.platform == "win32" else ctypes.CDLL(None).sched_yield
+    )
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def new_members(count: int) -> tuple[list[int], tuple[np.ndarray, ...]]:
+    """The addresses of the members of a team of ``count``; and the arrays these lie in, to be kept alive."""
+    meeting_place = np.zeros(16, dtype=np.int64)  # the two words on different cache lines
+    members = np.zeros(count, dtype=_MEMBER)
+    members["index"] = np.arange(count)
+    members["count"] = count
+    members["arrived"] = address(meeting_place)
+    members["meetings"] = address(meeting_place[8:])
+    if count > 1:
+        members["give_way"] = _give_way()
+    first = address(members)
+    return [first + i * _MEMBER.itemsize for i in range(count)], (members, meeting_place)
+
+
+class Pool:
+    """Threads that wait for work; they serve one call at a time."""
+
+    def __init__(self) -> None:
+        self._forget()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        """A forked child has none of its parent's threads."""
+        self._busy = threading.Lock()
+        self._jobs: list[SimpleQueue[Callable[[], None]]] = []
+        self._finished: SimpleQueue[None] = SimpleQueue()
+
+    def run(self, count: int, work: Callable[[int], None], prepare: Callable[[int], None]) -> None:
+        """``prepare(n)``, then ``work(0)`` to ``work(n - 1)`` at the same time, n being ``count`` or, while the pool
+        serves another call or where threads cannot be made, fewer."""
+        if not self._busy.acquire(blocking=False):
+            prepare(1)
+            work(0)
+            return
+        try:
+            count = self._hire(count)
+            prepare(count)
+            for index in range(1, count):
+                self._jobs[index - 1].put(lambda index=index: work(index))  # type: ignore[misc]
+            try:
+                work(0)
+            finally:
+                self._await(count - 1)
+        finally:
+            self._busy.release()
+
+    def _hire(self, count: int) -> int:
+        """Makes threads up to a team of ``count``; returns the team that there is."""
+        while len(self._jobs) + 1 < count:
+            jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+            thread = threading.Thread(target=_serve, args=(jobs, self._finished), name="fastmlp", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more
+                break
+            self._jobs.append(jobs)
+        return min(count, len(self._jobs) + 1)
+
+    def _await(self, count: int) -> None:
+        """Whatever is raised meanwhile, none may still be at work when the call returns."""
+        interrupt: BaseException | None = None
+        while count:
+            try:
+                self._finished.get()
+                count -= 1
+            except BaseException as raised:  # noqa: BLE001
+                interrupt = raised
+        if interrupt is not None:
+            raise interrupt
+
+
+def _serve(jobs: "SimpleQueue[Callable[[], None]]", finished: "SimpleQueue[None]") -> None:
+    while True:
+        job = jobs.get()
+        try:
+            job()
+        finally:
+            finished.put(None)

@@ -1,0 +1,514 @@
+"""Vectors of one instruction set and one dtype: types, loads, and the few operations that Python has no operator for.
+
+As csrc/vector.h. A comparison gives an integer vector, all ones or zero in each lane. A scalar beside a vector is
+rounded to the vector's element and stands in every lane. ``like`` is anything that tells the dtype: a scalar of it,
+a vector, or a pointer.
+"""
+
+import operator
+import platform
+from typing import Any
+
+import llvmlite.ir as ir
+from numba.core import types
+from numba.core.datamodel import models, register_default
+
+from fastmlp._backends._numba._compiler import inline, operation, primitive
+from fastmlp._backends._numba._memory import BYTE, INT32, INT64, SCALARS, conversion, real_of
+from fastmlp._backends._numba._target import current_target
+
+_BIT = ir.IntType(1)
+
+
+class Vector(types.Type):  # type: ignore[misc]
+    """VECTOR_BYTES of the current target, of one element type."""
+
+    def __init__(self, element: Any) -> None:
+        self.element = element
+        self.lanes = current_target().vector_bytes * 8 // element.bitwidth
+        self.llvm = ir.VectorType(SCALARS[element], self.lanes)
+        super().__init__(f"Vector({element}, {self.lanes})")
+
+    @property
+    def is_real(self) -> bool:
+        return isinstance(self.element, types.Float)
+
+    @property
+    def integers(self) -> "Vector":
+        """What csrc/vector.h calls ivector."""
+        return Vector(types.int32 if self.element.bitwidth == 32 else types.int64)
+
+    @property
+    def naturals(self) -> "Vector":
+        """What csrc/elementary.h calls nvector."""
+        return Vector(types.uint32 if self.element.bitwidth == 32 else types.uint64)
+
+    @property
+    def reals(self) -> "Vector":
+        return Vector(types.float32 if self.element.bitwidth == 32 else types.float64)
+
+
+@register_default(Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, vector.llvm)
+
+
+def spread(builder: ir.IRBuilder, x: Any, vector: Any) -> Any:
+    """A scalar in every lane, as LLVM IR."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, x, INT32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, vector.count), None))
+
+
+def call_intrinsic(builder: ir.IRBuilder, name: str, *operands: Any) -> Any:
+    """An LLVM intrinsic on operands of one type."""
+    kind = operands[0].type
+    element, lanes = (kind.element, f"v{kind.count}") if isinstance(kind, ir.VectorType) else (kind, "")
+    name += f".{lanes}{'f32' if isinstance(element, ir.FloatType) else 'f64'}"
+    function = builder.module.declare_intrinsic(name, (), ir.FunctionType(kind, [kind] * len(operands)))
+    return builder.call(function, operands)
+
+
+def emit_multiply_add(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once where the target has FMA."""
+    if current_target().has_fma:
+        return call_intrinsic(builder, "llvm.fma", a, b, c)
+    return builder.fadd(builder.fmul(a, b), c)
+
+
+@inline
+def smaller(a: int, b: int) -> int:
+    return a if a < b else b
+
+
+# ---- lanes
+
+
+@primitive
+def lanes(like: Any) -> Any:
+    """LANES"""
+    count = Vector(real_of(like)).lanes
+    return types.int64, lambda builder, _: INT64(count)
+
+
+@primitive
+def line_lanes(like: Any) -> Any:
+    """LINE_LANES"""
+    count = 512 // real_of(like).bitwidth
+    return types.int64, lambda builder, _: INT64(count)
+
+
+@primitive
+def is_single(like: Any) -> Any:
+    """REAL_BITS == 32"""
+    single = real_of(like) == types.float32
+    return types.boolean, lambda builder, _: _BIT(single)
+
+
+@primitive
+def mantissa_bits(like: Any) -> Any:
+    """MANTISSA_BITS"""
+    count = 23 if real_of(like) in (types.float32, types.int32, types.uint32) else 52
+    return types.int64, lambda builder, _: INT64(count)
+
+
+@primitive
+def has_fma() -> Any:
+    """HAS_FMA"""
+    present = current_target().has_fma
+    return types.boolean, lambda builder: _BIT(present)
+
+
+def _number(written: Any) -> float:
+    """A number, or one in C's hexadecimal notation."""
+    return float.fromhex(written.rstrip("f")) if isinstance(written, str) else float(written)
+
+
+def constant(single: Any, double: Any) -> Any:
+    """A primitive: c(like) is the vector of a constant that differs with the dtype."""
+
+    def define(like: Any) -> Any:
+        real = real_of(like)
+        vector = Vector(real)
+        value = _number(single if real == types.float32 else double)
+        return vector, lambda builder, _: ir.Constant(vector.llvm, [value] * vector.lanes)
+
+    return primitive(define)
+
+
+def _horner(builder: ir.IRBuilder, x: Any, coefficients: list[Any]) -> Any:
+    """Coefficients from the highest degree down."""
+    total = coefficients[0]
+    for coefficient in coefficients[1:]:
+        total = emit_multiply_add(builder, total, x, coefficient)
+    return total
+
+
+def polynomial(single: tuple[str, ...], double: tuple[str, ...]) -> Any:
+    """A primitive: p(x). A long polynomial goes in two parts side by side, high x^4 + low or high x^8 + low."""
+
+    def define(x: Any) -> Any:
+        written = single if x.element == types.float32 else double
+        coefficients = [ir.Constant(x.llvm, [_number(one)] * x.lanes) for one in written]
+        count = len(coefficients)
+        n_high = count - (8 if count > 16 else 4)
+
+        def emit(builder: ir.IRBuilder, value: Any) -> Any:
+            if count <= 6:
+                return _horner(builder, value, coefficients)
+            square = builder.fmul(value, value)
+            fourth = builder.fmul(square, square)
+            power = builder.fmul(fourth, fourth) if count > 16 else fourth
+            high = _horner(builder, value, coefficients[:n_high])
+            return emit_multiply_add(builder, high, power, _horner(builder, value, coefficients[n_high:]))
+
+        return x, emit
+
+    return primitive(define)
+
+
+# ---- memory
+
+
+def _pointer_to_vector(builder: ir.IRBuilder, p: Any, vector: Vector) -> Any:
+    return builder.bitcast(p, vector.llvm.as_pointer())
+
+
+def _load(pointer: Any, alignment: int) -> Any:
+    vector = Vector(pointer.target)
+
+    def emit(builder: ir.IRBuilder, p: Any) -> Any:
+        return builder.load(_pointer_to_vector(builder, p, vector), align=alignment)
+
+    return vector, emit
+
+
+def _store(pointer: Any, vector: Any, alignment: int) -> Any:
+    if vector != Vector(pointer.target):
+        return None
+
+    def emit(builder: ir.IRBuilder, p: Any, x: Any) -> Any:
+        builder.store(x, _pointer_to_vector(builder, p, vector), align=alignment)
+
+    return types.void, emit
+
+
+@primitive
+def load(pointer: Any) -> Any:
+    return _load(pointer, current_target().vector_bytes)
+
+
+@primitive
+def load_loose(pointer: Any) -> Any:
+    return _load(pointer, pointer.target.bitwidth // 8)
+
+
+@primitive
+def store(pointer: Any, vector: Any) -> Any:
+    return _store(pointer, vector, current_target().vector_bytes)
+
+
+@primitive
+def store_loose(pointer: Any, vector: Any) -> Any:
+    return _store(pointer, vector, pointer.target.bitwidth // 8)
+
+
+@primitive
+def prefetch(pointer: Any) -> Any:
+    return types.void, emit_prefetch
+
+
+def emit_prefetch(builder: ir.IRBuilder, p: Any) -> Any:
+    pointer = BYTE.as_pointer()
+    signature = ir.FunctionType(ir.VoidType(), [pointer, INT32, INT32, INT32])
+    function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], signature)
+    builder.call(function, [builder.bitcast(p, pointer), INT32(0), INT32(3), INT32(1)])  # read, keep, data
+
+
+@primitive
+def line_sum(pointer: Any) -> Any:
+    """The sum of a line: the upper half is added to the lower half until one element is left."""
+    real = pointer.target
+    lanes = 512 // real.bitwidth
+
+    def emit(builder: ir.IRBuilder, p: Any) -> Any:
+        line = ir.VectorType(SCALARS[real], lanes)
+        total = builder.load(builder.bitcast(p, line.as_pointer()), align=64)
+        width = lanes // 2
+        while width:
+            undefined = ir.Constant(total.type, ir.Undefined)
+            halves = [
+                builder.shuffle_vector(total, undefined, ir.Constant(ir.VectorType(INT32, width), list(which)))
+                for which in (range(width), range(width, 2 * width))
+            ]
+            total = builder.fadd(*halves)
+            width //= 2
+        return builder.extract_element(total, INT32(0))
+
+    return real, emit
+
+
+# ---- vectors from scalars and bits
+
+
+@primitive
+def splat(x: Any, like: Any) -> Any:
+    """x in every lane, of the dtype of ``like``."""
+    vector = Vector(real_of(like))
+    convert = conversion(x, vector.element)
+    return vector, lambda builder, value, _: spread(builder, convert(builder, value), vector.llvm)
+
+
+@primitive
+def splat_integer(x: Any, like: Any) -> Any:
+    vector = Vector(real_of(like)).integers
+    convert = conversion(x, vector.element)
+    return vector, lambda builder, value, _: spread(builder, convert(builder, value), vector.llvm)
+
+
+@primitive
+def lane_numbers(like: Any) -> Any:
+    """0, 1, 2, ..."""
+    vector = Vector(real_of(like)).integers
+    return vector, lambda builder, _: ir.Constant(vector.llvm, list(range(vector.lanes)))
+
+
+@primitive
+def bits_of(x: Any) -> Any:
+    return x.integers, lambda builder, value: builder.bitcast(value, x.integers.llvm)
+
+
+@primitive
+def naturals_of(x: Any) -> Any:
+    """The bits as unsigned integers."""
+    return x.naturals, lambda builder, value: builder.bitcast(value, x.naturals.llvm)
+
+
+@primitive
+def from_bits(x: Any) -> Any:
+    return x.reals, lambda builder, value: builder.bitcast(value, x.reals.llvm)
+
+
+@primitive
+def largest_lane(x: Any) -> Any:
+    """The largest lane, compared from the first on."""
+
+    def emit(builder: ir.IRBuilder, value: Any) -> Any:
+        top = builder.extract_element(value, INT32(0))
+        for i in range(1, x.lanes):
+            lane = builder.extract_element(value, INT32(i))
+            top = builder.select(builder.fcmp_ordered(">", lane, top), lane, top)
+        return top
+
+    return x.element, emit
+
+
+# ---- operators
+
+
+def _operands(a: Any, b: Any) -> Any:
+    """The vector type of an operation, and what brings both operands to it."""
+    vector = a if isinstance(a, Vector) else b
+    if not isinstance(vector, Vector):
+        return None
+
+    def convert(given: Any) -> Any:
+        if given == vector:
+            return lambda builder, x: x
+        if not isinstance(given, types.Number):
+            return None
+        to_element = conversion(given, vector.element)
+        return lambda builder, x: spread(builder, to_element(builder, x), vector.llvm)
+
+    left, right = convert(a), convert(b)
+    return (vector, left, right) if left and right else None
+
+
+def _arithmetic(real_name: str | None, integer_name: str | None, *operators: Any) -> None:
+    def define(a: Any, b: Any) -> Any:
+        found = _operands(a, b)
+        if found is None:
+            return None
+        vector, left, right = found
+        name = real_name if vector.is_real else integer_name
+        if name is None:
+            return None
+        return vector, lambda builder, x, y: getattr(builder, name)(left(builder, x), right(builder, y))
+
+    operation(*operators)(define)
+
+
+_arithmetic("fadd", "add", operator.add, operator.iadd)
+_arithmetic("fsub", "sub", operator.sub, operator.isub)
+_arithmetic("fmul", "mul", operator.mul, operator.imul)
+_arithmetic("fdiv", None, operator.truediv, operator.itruediv)
+_arithmetic(None, "and_", operator.and_, operator.iand)
+_arithmetic(None, "or_", operator.or_, operator.ior)
+_arithmetic(None, "xor", operator.xor, operator.ixor)
+_arithmetic(None, "shl", operator.lshift)
+
+
+@operation(operator.rshift)
+def _shift_right(a: Any, b: Any) -> Any:
+    found = _operands(a, b)
+    if found is None or found[0].is_real:
+        return None
+    vector, left, right = found
+
+    def emit(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
+        shift = builder.ashr if vector.element.signed else builder.lshr
+        return shift(left(builder, x), right(builder, y))
+
+    return vector, emit
+
+
+def _comparison(sign: str, compare: Any) -> None:
+    def define(a: Any, b: Any) -> Any:
+        found = _operands(a, b)
+        if found is None:
+            return None
+        vector, left, right = found
+
+        def emit(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
+            if vector.is_real:
+                # != alone is true of NaN
+                by = builder.fcmp_unordered if sign == "!=" else builder.fcmp_ordered
+            else:
+                by = builder.icmp_signed if vector.element.signed else builder.icmp_unsigned
+            return builder.sext(by(sign, left(builder, x), right(builder, y)), vector.integers.llvm)
+
+        return vector.integers, emit
+
+    operation(compare)(define)
+
+
+_comparison("<", operator.lt)
+_comparison("<=", operator.le)
+_comparison(">", operator.gt)
+_comparison(">=", operator.ge)
+_comparison("==", operator.eq)
+_comparison("!=", operator.ne)
+
+
+@operation(operator.neg)
+def _negative(a: Any) -> Any:
+    if not isinstance(a, Vector):
+        return None
+    return a, lambda builder, x: builder.fneg(x) if a.is_real else builder.neg(x)
+
+
+@operation(operator.invert)
+def _inverse(a: Any) -> Any:
+    if not isinstance(a, Vector) or a.is_real:
+        return None
+    return a, lambda builder, x: builder.not_(x)
+
+
+# ---- what Python has no operator for
+
+
+@primitive
+def multiply_add(a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once where the target has FMA. Of vectors, or of scalars of one dtype."""
+    return (a, emit_multiply_add) if a == b == c else None
+
+
+@primitive
+def square_root(x: Any) -> Any:
+    return x, lambda builder, value: call_intrinsic(builder, "llvm.sqrt", value)
+
+
+@primitive
+def choose(condition: Any, yes: Any, no: Any) -> Any:
+    """Lane by lane: condition ? yes : no. A condition is what a comparison of two vectors gives."""
+    if yes != no or condition != yes.integers:
+        return None
+
+    def emit(builder: ir.IRBuilder, c: Any, x: Any, y: Any) -> Any:
+        return builder.select(builder.icmp_signed("<", c, ir.Constant(c.type, None)), x, y)
+
+    return yes, emit
+
+
+@inline
+def at_most(x: Any, bound: Any) -> Any:
+    """The order of operands decides what a NaN in x becomes: here, as in at_least, it stays."""
+    return choose(x > bound, bound, x)
+
+
+@inline
+def at_least(x: Any, bound: Any) -> Any:
+    return choose(x < bound, bound, x)
+
+
+@primitive
+def absolute(x: Any) -> Any:
+    return x, lambda builder, value: call_intrinsic(builder, "llvm.fabs", value)
+
+
+@primitive
+def with_sign_of(magnitude: Any, sign: Any) -> Any:
+    """The magnitude of one, the sign of the other."""
+    return magnitude, lambda builder, x, y: call_intrinsic(builder, "llvm.copysign", x, y)
+
+
+# ---- subnormals
+
+_FLUSH = {"x86": 0x8040, "aarch64": 1 << 24}  # MXCSR: results and operands; FPCR: both
+
+
+def _processor() -> str:
+    """Which of the known control registers this processor has."""
+    machine = platform.machine().lower()
+    return {"x86_64": "x86", "amd64": "x86", "aarch64": "aarch64", "arm64": "aarch64"}.get(machine, "")
+
+
+def _read_mode(builder: ir.IRBuilder) -> Any:
+    if _processor() == "aarch64":
+        read = builder.module.declare_intrinsic("llvm.aarch64.get.fpcr", (), ir.FunctionType(INT64, []))
+        return builder.call(read, [])
+    with builder.goto_entry_block():
+        place = builder.alloca(INT32)
+    signature = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer()])
+    read = builder.module.declare_intrinsic("llvm.x86.sse.stmxcsr", (), signature)
+    builder.call(read, [builder.bitcast(place, BYTE.as_pointer())])
+    return builder.zext(builder.load(place), INT64)
+
+
+def _write_mode(builder: ir.IRBuilder, mode: Any) -> None:
+    if _processor() == "aarch64":
+        signature = ir.FunctionType(ir.VoidType(), [INT64])
+        write = builder.module.declare_intrinsic("llvm.aarch64.set.fpcr", (), signature)
+        builder.call(write, [mode])
+        return
+    with builder.goto_entry_block():
+        place = builder.alloca(INT32)
+    builder.store(builder.trunc(mode, INT32), place)
+    signature = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer()])
+    write = builder.module.declare_intrinsic("llvm.x86.sse.ldmxcsr", (), signature)
+    builder.call(write, [builder.bitcast(place, BYTE.as_pointer())])
+
+
+@primitive
+def flush_subnormals() -> Any:
+    """Subnormal numbers count as zero from here on; returns the mode for restore_mode."""
+    processor = _processor()
+
+    def emit(builder: ir.IRBuilder) -> Any:
+        if not processor:
+            return INT64(0)
+        before = _read_mode(builder)
+        _write_mode(builder, builder.or_(before, INT64(_FLUSH[processor])))
+        return before
+
+    return types.int64, emit
+
+
+@primitive
+def restore_mode(before: Any) -> Any:
+    def emit(builder: ir.IRBuilder, mode: Any) -> None:
+        if _processor():
+            _write_mode(builder, mode)
+
+    return types.void, emit
