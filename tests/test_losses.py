@@ -1,0 +1,114 @@
+"""Every loss with every output against the oracle; weights, penalty, and logits far out."""
+
+import numpy as np
+import oracle
+import pytest
+from support import OUTPUTS_AND_LOSSES, assert_close, make_examples, make_net
+
+import fastmlp
+
+
+@pytest.mark.parametrize("output, loss", OUTPUTS_AND_LOSSES)
+def test_loss(backend, dtype, output, loss):
+    net, reference = make_net((4, 9, 3), output_activation=output, loss=loss, dtype=dtype, backend=backend)
+    for n in (1, 5, 18):
+        X, y = make_examples(net, n, seed=n)
+        actual = net.loss(X, y)
+        assert isinstance(actual, float)
+        assert_close(actual, oracle.loss(reference, X, y), dtype, f"{n} rows")
+
+
+@pytest.mark.parametrize("output, loss", OUTPUTS_AND_LOSSES)
+def test_weighted_loss_with_penalty(backend, dtype, output, loss):
+    net, reference = make_net(
+        (4, 5, 3), output_activation=output, loss=loss, l1=0.01, l2=0.1, dtype=dtype, backend=backend
+    )
+    X, y = make_examples(net, 6)
+    weight = np.array([1.0, 0.0, 2.5, -1.0, 0.5, 3.0])
+    assert_close(net.loss(X, y, weight), oracle.loss(reference, X, y, weight), dtype)
+    assert_close(net.loss(X, y, sample_weight=weight), oracle.loss(reference, X, y, weight), dtype)
+
+
+@pytest.mark.parametrize(
+    "output, expected",
+    [("identity", "mse"), ("relu", "mse"), ("sigmoid", "bce"), ("softmax", "cross_entropy"), ("exp", "poisson")],
+)
+def test_default_loss(output, expected):
+    assert fastmlp.MLP([2, 3], output_activation=output).loss_name == expected
+
+
+def test_probabilities_as_targets(backend, dtype):
+    net, reference = make_net((4, 9, 3), output_activation="softmax", dtype=dtype, backend=backend)
+    X, y = make_examples(net, 7, classes=False)
+    assert_close(net.loss(X, y), oracle.loss(reference, X, y), dtype)
+    # Not normalised: the definition is a sum over y_k all the same.
+    assert_close(net.loss(X, 3 * y), oracle.loss(reference, X, 3 * y), dtype)
+
+
+def test_one_hot_targets_equal_classes(backend, dtype):
+    net, _ = make_net((4, 9, 3), output_activation="softmax", dtype=dtype, backend=backend)
+    X, classes = make_examples(net, 7)
+    assert_close(net.loss(X, np.eye(3, dtype=dtype)[classes]), net.loss(X, classes), dtype)
+
+
+def test_a_zero_target_counts_nothing_where_the_probability_is_zero(backend, dtype):
+    net = fastmlp.MLP([3, 3], output_activation="softmax", dtype=dtype, backend=backend)
+    net.weights[0][...] = np.eye(3)
+    X = np.array([[0.0, 0.0, -np.inf]], dtype=dtype)
+    with np.errstate(all="ignore"):
+        actual = net.loss(X, np.array([[0.5, 0.5, 0.0]], dtype=dtype))
+    # The weights' zeros times infinity make the other logits NaN, so the bias carries the infinity.
+    assert np.isnan(actual)
+    net.biases[0][2] = -np.inf
+    with np.errstate(all="ignore"):
+        actual = net.loss(np.zeros((1, 3), dtype=dtype), np.array([[0.5, 0.5, 0.0]], dtype=dtype))
+    assert_close(actual, np.log(2.0), dtype)
+
+
+@pytest.mark.parametrize("shape", ["vector", "column"])
+@pytest.mark.parametrize("output", ["identity", "sigmoid", "exp"])
+def test_targets_of_one_output_may_be_a_vector(backend, dtype, output, shape):
+    net, reference = make_net((4, 5, 1), output_activation=output, dtype=dtype, backend=backend)
+    X, y = make_examples(net, 6)
+    assert_close(net.loss(X, y[:, 0] if shape == "vector" else y), oracle.loss(reference, X, y), dtype)
+
+
+@pytest.mark.parametrize(
+    "output, y, expected",
+    [
+        ("sigmoid", [[0.0, 1.0]], [(1000.0 + 0.0) / 2, (0.0 + 1000.0) / 2]),
+        ("softmax", [1], [1000.0, 0.0]),
+        ("softmax", [[0.5, 0.5]], [500.0, 500.0]),
+    ],
+)
+def test_losses_far_out_are_exact(backend, dtype, output, y, expected):
+    net = fastmlp.MLP([2, 2], output_activation=output, dtype=dtype, backend=backend)
+    for bias, wanted in zip(([1000.0, 0.0], [0.0, 1000.0]), expected):
+        net.set_weights([np.zeros((2, 2))], [np.array(bias)])
+        if output == "sigmoid":
+            net.set_weights([np.zeros((2, 2))], [np.array([1000.0, 1000.0] if bias[0] else [-1000.0, -1000.0])])
+        assert net.loss(np.zeros((1, 2), dtype=dtype), np.array(y)) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_loss_adds_up_in_float64(backend):
+    """A float32 sum of 3000 equal losses would be off in the fifth digit."""
+    net = fastmlp.MLP([1, 1], backend=backend)
+    net.set_parameters(np.array([0.0, 0.1]))
+    X = np.zeros((3000, 1), dtype=np.float32)
+    assert net.loss(X, np.zeros(3000)) == pytest.approx(float(np.float32(0.1)) ** 2, rel=2e-7)
+
+
+def test_penalty(backend, dtype):
+    net, reference = make_net((4, 5, 3), l1=0.3, l2=0.7, dtype=dtype, backend=backend)
+    assert_close(net.penalty(), oracle.penalty(reference), dtype)
+    X, y = make_examples(net, 3)
+    plain, _ = make_net((4, 5, 3), dtype=dtype, backend=backend)
+    assert plain.penalty() == 0.0
+    assert_close(net.loss(X, y) - net.penalty(), plain.loss(X, y), dtype, scale=10)
+
+
+@pytest.mark.parametrize("n", [511, 512, 513, 1300])
+def test_loss_of_many_rows(backend, dtype, n):
+    net, reference = make_net((6, 8, 4), output_activation="softmax", dtype=dtype, backend=backend)
+    X, y = make_examples(net, n)
+    assert_close(net.loss(X, y), oracle.fast_loss_and_gradients(reference, X, y)[0], dtype)

@@ -1,0 +1,239 @@
+"""The number of threads, calls from several Python threads, and forked processes."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+from support import assert_same_bits, make_examples, make_net, run_python
+
+import fastmlp
+from fastmlp import _threads
+
+
+@pytest.fixture(autouse=True)
+def default_threads(monkeypatch):
+    """No setting from outside, and none left behind."""
+    for name in ("FASTMLP_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    fastmlp.set_num_threads(None)
+
+
+def test_environment(monkeypatch):
+    default = _threads.threads_for(None)
+    assert 1 <= default <= os.cpu_count()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert _threads.threads_for(None) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "1,4")
+    assert _threads.threads_for(None) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    assert _threads.threads_for(None) == default
+    monkeypatch.setenv("FASTMLP_NUM_THREADS", "3")
+    assert _threads.threads_for(None) == 3
+    assert _threads.threads_for(2) == 2
+    assert _threads.threads_for(5) == 3
+    monkeypatch.setenv("FASTMLP_NUM_THREADS", " ")
+    assert _threads.threads_for(None) == default
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "two"])
+def test_bad_environment(monkeypatch, value):
+    monkeypatch.setenv("FASTMLP_NUM_THREADS", value)
+    with pytest.raises(ValueError, match=f"FASTMLP_NUM_THREADS is '{value}'"):
+        fastmlp.MLP([2, 2])
+
+
+def test_set_num_threads(monkeypatch):
+    monkeypatch.setenv("FASTMLP_NUM_THREADS", "3")
+    fastmlp.set_num_threads(2)
+    assert _threads.threads_for(None) == 2
+    assert _threads.threads_for(1) == 1
+    fastmlp.set_num_threads(None)
+    assert _threads.threads_for(None) == 3
+    for bad, error in ((0, ValueError), (-1, ValueError), (1.5, TypeError), ("two", TypeError), (True, TypeError)):
+        with pytest.raises(error, match=r"\bn is"):
+            fastmlp.set_num_threads(bad)
+
+
+def test_n_threads_is_an_upper_bound():
+    assert _threads.threads_for(1) == 1
+    assert _threads.threads_for(10**6) >= 1
+    with pytest.raises(ValueError, match="n_threads"):
+        fastmlp.MLP([2, 2], n_threads=0)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this platform")
+def test_affinity_bounds_the_default():
+    code = """
+import os
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+from fastmlp import _threads
+print(_threads.default_threads())
+"""
+    assert run_python(code, OMP_NUM_THREADS="").strip() == "1"
+
+
+def test_quota_of_control_groups(tmp_path):
+    groups = tmp_path / "cgroup"
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "cpu.max").write_text("250000 100000\n")
+    (tmp_path / "a" / "b" / "cpu.max").write_text("max 100000\n")
+    groups.write_text("0::/a/b\n")
+    assert _threads._cgroup_quota(str(groups), str(tmp_path)) == 2
+    (tmp_path / "a" / "b" / "cpu.max").write_text("50000 100000\n")
+    _threads._cgroup_quota.cache_clear()
+    assert _threads._cgroup_quota(str(groups), str(tmp_path)) == 1
+    _threads._cgroup_quota.cache_clear()
+    assert _threads._cgroup_quota(str(tmp_path / "nothing"), str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("batch_size", [64, 700])
+def test_same_bits_for_any_number_of_threads(compiled_backend, dtype, batch_size):
+    """Wide enough that a step is worth sharing."""
+
+    def results(n_threads):
+        fastmlp.set_num_threads(n_threads)
+        net, _ = make_net(
+            (200, 300, 250, 10), output_activation="softmax", dropout=0.1, dtype=dtype, backend=compiled_backend
+        )
+        X, y = make_examples(net, 1400)
+        history = net.fit(X, y, optimizer=fastmlp.Adam(), epochs=1, batch_size=batch_size)
+        gradients = net.backward(X, np.ones((1400, 10), dtype=dtype), input_gradient=True)
+        return net.parameters, np.array(history.loss), net.forward(X), gradients.flat, gradients.input
+
+    expected = results(1)
+    for n_threads in (2, 3):
+        for actual, wanted in zip(results(n_threads), expected):
+            assert_same_bits(actual, wanted)
+
+
+def test_set_num_threads_reaches_nets_that_exist(backend):
+    net, _ = make_net((20, 30, 5), backend=backend)
+    X, y = make_examples(net, 50)
+    expected = net.forward(X)
+    for n in (2, 1, None):
+        fastmlp.set_num_threads(n)
+        assert_same_bits(net.forward(X), expected)
+        old = net.weights[0][0, 0]
+        net.weights[0][0, 0] = 5.0
+        assert np.any(net.forward(X) != expected)
+        net.weights[0][0, 0] = old
+        fastmlp.SGD(lr=0.0).step(net, X, y)
+
+
+def run_in_threads(*functions):
+    """Run them at once; the first error is raised here."""
+    errors = []
+
+    def guarded(function):
+        try:
+            function()
+        except BaseException as error:  # it is raised again below
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(function,)) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def test_calls_from_several_threads(backend, dtype):
+    net, _ = make_net((30, 64, 5), output_activation="softmax", dtype=dtype, backend=backend)
+    parts = [make_examples(net, n, seed=n) for n in (1, 40, 700)]
+    expected = [(net.forward(X), net.loss(X, y), net.loss_and_gradients(X, y)[1].flat) for X, y in parts]
+
+    def work():
+        for _ in range(4):
+            for (X, y), (y_hat, loss, gradient) in zip(parts, expected):
+                assert_same_bits(net.forward(X), y_hat)
+                assert net.loss(X, y) == loss
+                assert_same_bits(net.loss_and_gradients(X, y)[1].flat, gradient)
+
+    run_in_threads(work, work, work)
+
+
+def test_two_nets_train_at_once(backend, dtype):
+    def train(net, data):
+        net.fit(*data, optimizer=fastmlp.Adam(), epochs=3, batch_size=20, rng=np.random.default_rng(5))
+
+    nets = [make_net((30, 64, 5), dtype=dtype, backend=backend)[0] for _ in range(3)]
+    data = make_examples(nets[0], 300)
+    train(nets[2], data)
+    run_in_threads(*(lambda net=net: train(net, data) for net in nets[:2]))
+    for net in nets[:2]:
+        assert_same_bits(net.parameters, nets[2].parameters)
+
+
+def test_a_second_trainer_is_refused(backend):
+    net, _ = make_net((3, 4, 2), backend=backend)
+    X, y = make_examples(net, 10)
+    _, gradients = net.loss_and_gradients(X, y)
+    attempts = [
+        lambda: net.fit(X, y),
+        lambda: fastmlp.SGD().step(net, X, y),
+        lambda: fastmlp.SGD().apply(net, gradients),
+    ]
+    refused = []
+
+    def callback(net, history):
+        for attempt in attempts:
+            with pytest.raises(RuntimeError, match="already being trained"):
+                run_in_threads(attempt)
+            refused.append(attempt)
+        assert_same_bits(net.forward(X), net.forward(X))
+
+    net.fit(X, y, callbacks=[callback])
+    assert len(refused) == 3
+    for attempt in attempts:
+        attempt()
+
+
+def test_forward_during_training(backend):
+    """What it returns is made of parameters in the midst of an update, but it returns."""
+    net, _ = make_net((30, 64, 5), backend=backend)
+    X, y = make_examples(net, 300)
+    done = threading.Event()
+
+    def train():
+        try:
+            net.fit(X, y, epochs=20, batch_size=8)
+        finally:
+            done.set()
+
+    def read():
+        while not done.is_set():
+            assert np.isfinite(net.forward(X)).all()
+
+    run_in_threads(train, read)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_fork_after_use(backend):
+    """A child trains on with kernels, and threads, that its parent has used."""
+    code = f"""
+import os, warnings
+warnings.simplefilter("ignore")
+import numpy as np
+import fastmlp
+from support import make_examples, make_net
+
+fastmlp.set_num_threads(2)
+net, _ = make_net((200, 300, 250, 10), backend={backend!r})
+X, y = make_examples(net, 700)
+net.fit(X, y, epochs=1, batch_size=350)
+read, write = os.pipe()
+child = os.fork()
+net.fit(X, y, epochs=1, batch_size=350)
+if child == 0:
+    os.write(write, net.parameters.tobytes()[:1000])
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+assert os.read(read, 1000) == net.parameters.tobytes()[:1000]
+print("done")
+"""
+    assert run_python(code).strip() == "done"
