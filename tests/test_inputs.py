@@ -106,12 +106,17 @@ def test_sparse_input(backend, dtype):
         for trained, data in ((net, X), (other, dense.astype(dtype))):
             trained.fit(data, y, epochs=2, batch_size=3, rng=np.random.default_rng(5))
         assert_same_bits(net.parameters, other.parameters)
-    assert net.loss(sparse.csr_array(dense), y) == net.loss(dense, y)
+    X = sparse.csr_array(dense)
+    assert net.loss(X, y) == net.loss(dense, y)
+    assert net.accuracy(X, y) == net.accuracy(dense, y)
+    assert_same_bits(net.loss_and_gradients(X, y)[1].flat, net.loss_and_gradients(dense, y)[1].flat)
+    history = net.fit(X, y, validation_data=(X, y))
+    assert history.val_loss == [net.loss(dense, y)]
 
 
 def test_sparse_input_of_many_rows(backend):
     random = np.random.default_rng(0)
-    X = sparse.random_array((1300, 20), density=0.1, rng=random, dtype=np.float32, format="csr")
+    X = sparse.csr_array(np.where(random.random((1300, 20)) < 0.1, random.normal(size=(1300, 20)), 0.0))
     net, _ = make_net((20, 6, 4), output_activation="softmax", backend=backend)
     assert_same_bits(net.forward(X), net.forward(X.toarray()))
 

@@ -10,24 +10,28 @@ class Gradients:
 
     Attributes
     ----------
-    weights : tuple of ndarray
-        dL/dW_l of shape (n_l, n_{l-1}) for each layer: live, writable views, in the network's dtype.
-    biases : tuple of ndarray
-        dL/db_l of shape (n_l,) for each layer: live, writable views.
     input : ndarray or None
         dL/dX, of X's shape, where `MLP.backward` was asked for it.
     arena : ndarray
         The memory behind the views, laid out as the kernels want it (padded; not ``flat``).
     """
 
-    __slots__ = ("_layout", "arena", "biases", "input", "weights")
+    __slots__ = ("_layout", "arena", "input")
 
     def __init__(self, layout: Layout, arena: np.ndarray, input_gradient: np.ndarray | None = None) -> None:
         self._layout = layout
         self.arena = arena
-        self.weights = layout.weights(arena)
-        self.biases = layout.biases(arena)
         self.input = input_gradient
+
+    @property
+    def weights(self) -> tuple[np.ndarray, ...]:
+        """dL/dW_l of shape (n_l, n_{l-1}) for each layer: live, writable views, in the network's dtype."""
+        return self._layout.weights(self.arena)
+
+    @property
+    def biases(self) -> tuple[np.ndarray, ...]:
+        """dL/db_l of shape (n_l,) for each layer: live, writable views."""
+        return self._layout.biases(self.arena)
 
     @property
     def flat(self) -> np.ndarray:

@@ -34,6 +34,7 @@ from fastmlp._initializers import Initializer, initialize
 from fastmlp._layout import Layout
 from fastmlp._numbers import check_whole
 from fastmlp._parametrized import Parametrized
+from fastmlp._quick_checks import QuickChecks
 
 if TYPE_CHECKING:
     from fastmlp._early_stopping import EarlyStopping
@@ -142,6 +143,7 @@ class MLP(Parametrized):
         self._training_lock = threading.Lock()
         self._n_inputs, self._n_outputs = architecture.layer_sizes[0], architecture.layer_sizes[-1]
         self._shape_of_one = (self._n_inputs,)
+        self._quick_checks = QuickChecks(architecture)
         self._dtype = architecture.dtype
         self._use_threads()
         _threads.follow(self)
@@ -398,6 +400,8 @@ class MLP(Parametrized):
 
     def _checked_examples(self, X: Any, y: Any, sample_weight: Any = None) -> Examples:
         """At least one example, as engines take them."""
+        if sample_weight is None and (quick := self._quick_checks.targets(X, y)) is not None:
+            return Examples(X, quick, None)
         batch, single = check_inputs(X, self._n_inputs, self._dtype)
         n = len(batch)
         _check_some(n)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fastmlp._checks import TARGET_RANGES
 from fastmlp._layout import Layout
 from fastmlp._numbers import check_flag, check_real
 from fastmlp._update import (
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 # Looked up at every step.
 ndarray = np.ndarray
-INT64 = np.dtype(np.int64)
-FLOAT64 = np.dtype(np.float64)
 
 LearningRate = float | Callable[[int], float]
 
@@ -71,7 +68,6 @@ class Optimizer:
             self._scalars[CLIP_NORM] = check_real("clip_norm", clip_norm, above=0.0)
         # Every step of `step` and of an epoch of fit uses this one row of lr, eps, divisor, penalty scale.
         self._table = np.array([[0.0, eps, 0.0, 1.0]])
-        self._place = np.zeros((), np.intp)
         self._rate: float | None = None
         self.reset()
         self.lr = lr
@@ -143,7 +139,7 @@ class Optimizer:
             raise RuntimeError("this network is already being trained")
         try:
             bound = self._net is not None and self._net() is net
-            quick = self._quick_targets(X, y) if bound and sample_weight is None else None
+            quick = net._quick_checks.targets(X, y) if sample_weight is None else None
             if quick is None:
                 X, y, sample_weight = net._checked_examples(X, y, sample_weight)
             else:
@@ -191,33 +187,6 @@ class Optimizer:
             self._ready_rate()
             net._engine.apply(update, arena)
 
-    def _quick_targets(self, X: Any, y: Any) -> np.ndarray | None:
-        """The targets in an engine's shape, if a step can take the examples as they are; None in the rarer cases."""
-        if type(X) is not ndarray or type(y) is not ndarray:
-            return None
-        dtype, shape = X.dtype, X.shape
-        if (dtype is not self._dtype and dtype is not FLOAT64) or len(shape) != 2 or shape[1] != self._n_inputs:
-            return None
-        targets: ndarray = y
-        n, dtype = shape[0], y.dtype
-        if n == 0 or (dtype is not INT64 and dtype is not self._dtype and dtype is not FLOAT64):
-            return None
-        if self._takes_classes and dtype is INT64:
-            if y.shape != (n,):
-                return None
-            low, high = 0.0, self._n_outputs - 1.0
-        else:
-            if y.shape != (n, self._n_outputs):
-                if self._n_outputs != 1 or y.shape != (n,):
-                    return None
-                targets = y.reshape(n, 1)
-            if self._target_range is None:
-                return targets
-            low, high = self._target_range
-        # Two searches by C methods take a fifth of the time of y.min() and y.max(). NaN is let through.
-        place = self._place
-        return None if y.item(y.argmin(None, place)) < low or y.item(y.argmax(None, place)) > high else targets
-
     def _bind(self, net: "MLP") -> Update:
         """The state on ``net``, made at the first call.
 
@@ -235,10 +204,6 @@ class Optimizer:
             self._update = self._new_state(layout)
         self._layout = layout
         self._net = weakref.ref(net)
-        self._dtype = layout.dtype
-        self._n_inputs, self._n_outputs = layout.layer_sizes[0], layout.layer_sizes[-1]
-        self._takes_classes = net._architecture.takes_classes
-        self._target_range = TARGET_RANGES.get(net._architecture.loss)
         return self._update
 
     def _new_state(self, layout: Layout) -> Update:

@@ -6,11 +6,9 @@ from fastmlp._backends._numba._elementary import (
     exponential,
     exponential_minus_one,
     gelu,
-    gelu,
     hyperbolic_tangent,
     logistic,
     normal_cdf_and_density,
-    silu,
     silu,
     softplus,
 )
@@ -81,6 +79,25 @@ def derivative(activation: int, z: Vector, a: Vector) -> Vector:
     if activation == EXP:
         return a
     return one
+
+
+@kernel
+def activate_any(activation: int, z: Vector) -> Vector:
+    return activate(activation, z)
+
+
+@kernel
+def derivative_any(activation: int, z: Vector, a: Vector) -> Vector:
+    return derivative(activation, z, a)
+
+
+@inline
+def activate_with_derivative(activation: int, z: Vector) -> tuple[Vector, Vector]:
+    """f(z) and f'(z) where few vectors go through: by calls, which keep the machine code small."""
+    if activation == IDENTITY:
+        return z, splat(1, z)
+    a = activate_any(activation, z)
+    return a, derivative_any(activation, z, a)
 
 
 # The loops over rows and vectors: inlined once for each activation, so that the choice is made once.

@@ -107,7 +107,6 @@ class _Pipeline(compiler.CompilerBase):  # type: ignore[misc]
             untyped.ReconstructSSA,
             typed.NopythonTypeInference,
             typed.PreLowerStripPhis,
-            typed.IRLegalization,
             typed.NativeLowering,
             typed.NoPythonBackend,
         ):

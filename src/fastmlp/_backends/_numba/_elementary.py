@@ -18,6 +18,7 @@ from fastmlp._backends._numba._vector import (
     naturals_of,
     polynomial,
     splat,
+    with_sign_of,
 )
 
 INFINITY = float("inf")
@@ -63,7 +64,10 @@ def reduce(x: Vector, shifted: Vector) -> Vector:
 
 
 _near_zero = polynomial(
-    ("0x1.6db4cep-10f", "0x1.123b54p-7f", "0x1.55545ep-5f", "0x1.55548ep-3f", "0x1p-1f"),
+    (
+        "0x1.6db4cep-10f", "0x1.123b54p-7f", "0x1.55545ep-5f", "0x1.55548ep-3f",
+        "0x1p-1f",
+    ),
     (
         "0x1.af85a4fd9638ep-26", "0x1.28b035102a9bbp-22", "0x1.71dddfb92c31cp-19", "0x1.a01996aea209p-16",
         "0x1.a01a01baea84ap-13", "0x1.6c16c1859aaa4p-10", "0x1.111111110d623p-7", "0x1.555555555007ep-5",
@@ -79,7 +83,10 @@ def exponential_minus_one_near_zero(r: Vector) -> Vector:
 
 
 _relative = polynomial(
-    ("0x1.a34c56p-13f", "0x1.6ef05cp-10f", "0x1.110edcp-7f", "0x1.55527ep-5f", "0x1.555558p-3f", "0x1.000002p-1f"),
+    (
+        "0x1.a34c56p-13f", "0x1.6ef05cp-10f", "0x1.110edcp-7f", "0x1.55527ep-5f",
+        "0x1.555558p-3f", "0x1.000002p-1f",
+    ),
     (
         "0x1.204bb92cb94cbp-29", "0x1.b06eeee4022c9p-26", "0x1.27e4114c579afp-22", "0x1.71dd1b1793bd2p-19",
         "0x1.a01a0236b1599p-16", "0x1.a01a022f5cdebp-13", "0x1.6c16c16be7ce2p-10", "0x1.11111110f1e5cp-7",
@@ -158,15 +165,18 @@ _expm1_highest = constant(89, 710)
 def exponential_minus_one(x: Vector) -> Vector:
     """exp(x) = 2^n (1 + q), n = 0 near zero; halves, so that 2^n cannot overflow before the result does."""
     bounded = at_least(at_most(x, _expm1_highest(x)), splat(-40, x))
-    shifted = choose(absolute(bounded) < splat(0.5, x), ROUNDER(x), round_exponent(bounded))
+    near_zero = absolute(bounded) < splat(0.5, x)
+    shifted = choose(near_zero, ROUNDER(x), round_exponent(bounded))
     q = exponential_minus_one_relative(reduce(bounded, shifted))
     half = from_bits((bits_of(shifted) << mantissa_bits(x)) + bits_of(splat(0.5, x)))
     result = multiply_add(half, q, half - splat(0.5, x))
-    return also_sign_of(result + result, x)
+    return also_sign_of(choose(near_zero, q, result + result), x)
 
 
 _logarithm = polynomial(
-    ("0x1.31e28ap-2f", "0x1.995ecp-2f", "0x1.55557ap-1f"),
+    (
+        "0x1.31e28ap-2f", "0x1.995ecp-2f", "0x1.55557ap-1f",
+    ),
     (
         "0x1.2f042f5cd0958p-3", "0x1.39a1de5be8165p-3", "0x1.74663d4834fa8p-3", "0x1.c71c5212d7b39p-3",
         "0x1.24924941e2d2ep-2", "0x1.999999997ff04p-2", "0x1.5555555555592p-1",
@@ -238,23 +248,25 @@ def bell_in_parts(x: Vector) -> tuple[Vector, Vector]:
 
 _scaled_tail = polynomial(
     (
-        "-0x1.09feb2p-13f", "0x1.8fac22p-13f", "0x1.9cb214p-10f", "-0x1.cd0ae8p-9f", "-0x1.ed6182p-8f",
-        "0x1.eed53ep-5f", "-0x1.7dffbep-3f", "0x1.8c6d9cp-2f", "-0x1.373e3ap-1f", "0x1.82b4bcp-1f",
+        "-0x1.9069b2p-16f", "0x1.f67f8ep-15f", "0x1.9abbe2p-12f", "-0x1.d19e7cp-11f",
+        "-0x1.ed900cp-10f", "0x1.eee68ep-7f", "-0x1.7dff64p-5f", "0x1.8c6d7p-4f",
+        "-0x1.373e3ap-3f", "0x1.82b4bcp-3f",
     ),
     (
-        "-0x1.466817d68db46p-30", "-0x1.5ec2b25f49a5ep-32", "0x1.f5a8ee615f4dbp-27", "0x1.12ef8aff17e9fp-26",
-        "-0x1.4b9711d034f19p-24", "-0x1.5014587ba85cp-23", "0x1.1ba6cd802e518p-22", "0x1.12487257792d3p-20",
-        "-0x1.4fadc274bedfap-21", "-0x1.8d4867e120ce2p-18", "0x1.7fdb387c1671fp-21", "0x1.26d05d712f12dp-15",
-        "-0x1.0011289887c89p-19", "-0x1.e4a4216c6708ep-13", "0x1.17a4a6125764bp-13", "0x1.ab825faf908c5p-10",
-        "-0x1.c81719c982ad3p-9", "-0x1.ee276104347c6p-8", "0x1.eec4cc3e44598p-5", "-0x1.7dff2bff684a1p-3",
-        "0x1.8c6dbf2cfc307p-2", "-0x1.373e3a893c28ap-1", "0x1.82b4bb8c94dcep-1",
+        "-0x1.466817d68db46p-32", "-0x1.5ec2b25f49a5ep-34", "0x1.f5a8ee615f4dbp-29", "0x1.12ef8aff17e9fp-28",
+        "-0x1.4b9711d034f19p-26", "-0x1.5014587ba85cp-25", "0x1.1ba6cd802e518p-24", "0x1.12487257792d3p-22",
+        "-0x1.4fadc274bedfap-23", "-0x1.8d4867e120ce2p-20", "0x1.7fdb387c1671fp-23", "0x1.26d05d712f12dp-17",
+        "-0x1.0011289887c89p-21", "-0x1.e4a4216c6708ep-15", "0x1.17a4a6125764bp-15", "0x1.ab825faf908c5p-12",
+        "-0x1.c81719c982ad3p-11", "-0x1.ee276104347c6p-10", "0x1.eec4cc3e44598p-7", "-0x1.7dff2bff684a1p-5",
+        "0x1.8c6dbf2cfc307p-4", "-0x1.373e3a893c28ap-3", "0x1.82b4bb8c94dcep-3",
     ),
 )  # fmt: skip
 
 
 @inline
 def scaled_tail(u: Vector) -> Vector:
-    """(x + 4) Phi(-x) / exp(-x^2 / 2) for x >= 0 up to where Phi underflows; a polynomial of u = (x - 4) / (x + 4)."""
+    """(x / 4 + 1) Phi(-x) / exp(-x^2 / 2) for x >= 0 up to where Phi underflows: a polynomial of
+    u = (x - 4) / (x + 4)."""
     return _scaled_tail(u)
 
 
@@ -265,25 +277,35 @@ NORMAL_END = constant(14, 39)  # where exp(-x^2 / 2) is zero for certain
 def normal_cdf_and_density(x: Vector) -> tuple[Vector, Vector]:
     """Phi(x), the normal distribution, and its density."""
     magnitude = at_most(absolute(x), NORMAL_END(x))
-    reciprocal = splat(1, x) / (magnitude + splat(4, x))
+    inverse = splat(4, x) / (magnitude + splat(4, x))
     power, q = bell_in_parts(magnitude)
     bell = multiply_add(power, q, power)
-    tail = scaled_tail((magnitude - splat(4, x)) * reciprocal) * reciprocal * bell
+    tail = scaled_tail(multiply_add(magnitude, splat(0.25, x), splat(-1, x)) * inverse) * inverse * bell
     density = bell * splat(0.39894228040143267794, x)
     return choose(x < splat(0, x), tail, splat(1, x) - tail), density
 
 
 @inline
 def gelu(x: Vector) -> Vector:
-    """x Phi(x) = max(x, 0) - |x| Phi(-|x|). The ratio v = |x| / (|x| + 4) carries its rounding error in low."""
+    """x Phi(x) = max(x, 0) - |x| Phi(-|x|). The ratio v = 4 |x| / (|x| + 4) and the product carry their rounding errors
+    along."""
     magnitude = at_most(absolute(x), NORMAL_END(x))
-    v = magnitude / (magnitude + splat(4, x))
-    residual = multiply_add(-v, magnitude, multiply_add(v, splat(-4, x), magnitude))  # |x| - v (|x| + 4)
-    low = residual * multiply_add(v, splat(-0.25, x), splat(0.25, x))
-    scaled = scaled_tail(multiply_add(low, splat(2, x), multiply_add(v, splat(2, x), splat(-1, x))))
+    v = magnitude * splat(4, x) / (magnitude + splat(4, x))
+    remainder = multiply_add(-v, magnitude, (magnitude - v) * splat(4, x))  # 4 |x| - v (|x| + 4)
+    v_low = remainder * multiply_add(v, splat(-0.0625, x), splat(0.25, x))
+    scaled = scaled_tail(multiply_add(v_low, splat(0.5, x), multiply_add(v, splat(0.5, x), splat(-1, x))))
+    product = scaled * v
+    product_low = multiply_add(scaled, v_low, multiply_add(scaled, v, -product))
     power, q = bell_in_parts(magnitude)
-    tail = multiply_add(scaled, v, scaled * low)
-    return multiply_add(-multiply_add(q, tail, tail), power, at_least(x, splat(-0.0, x)))
+    tail = product + multiply_add(q, product, product_low)
+    return multiply_add(-tail, power, at_least(x, splat(-0.0, x)))
+
+
+@inline
+def gelu_derivative(x: Vector) -> Vector:
+    """Phi(x) + x density(x); the bound keeps infinities out of the product."""
+    cdf, density = normal_cdf_and_density(x)
+    return multiply_add(with_sign_of(at_most(absolute(x), NORMAL_END(x)), x), density, cdf)
 
 
 _silu_is_zero = constant(105, 726)
@@ -293,11 +315,22 @@ _2_TO_MINUS_24 = constant("0x1p-24", "0x1p-24")
 
 @inline
 def silu(x: Vector) -> Vector:
-    """With exp(|x|) = 2^n (1 + q): max(x, 0) - |x| 2^-n / (2^-n + 1 + q). The numerator is scaled by 2^24, for it
-    underflows before the result does."""
+    """x logistic(x). With exp(|x|) = 2^n (1 + q): max(x, 0) - |x| 2^-n / (2^-n + 1 + q). The numerator is scaled by
+    2^24, for it underflows before the result does."""
     magnitude = at_most(absolute(x), _silu_is_zero(x))
     shifted = round_exponent(magnitude)
-    scaled = from_bits(bits_of(_2_TO_24(x)) - (bits_of(shifted) << mantissa_bits(x)))
     q = exponential_minus_one_near_zero(reduce(magnitude, shifted))
+    scaled = from_bits(bits_of(_2_TO_24(x)) - (bits_of(shifted) << mantissa_bits(x)))
     total = multiply_add(scaled, _2_TO_MINUS_24(x), q) + splat(1, x)
     return multiply_add(magnitude * scaled / total, -_2_TO_MINUS_24(x), at_least(x, splat(-0.0, x)))
+
+
+@inline
+def silu_derivative(x: Vector) -> Vector:
+    """s (1 + x (1 - s)) with s = logistic(x). 1 - s is computed as logistic(-x), for rounding s would cost 16 eps."""
+    x = at_least(at_most(x, splat(40, x)), _logistic_lowest(x))
+    shifted = round_exponent(-x)
+    power = power_of_half(shifted)
+    above = exponential_minus_one_near_zero(reduce(-x, shifted)) + splat(1, x)
+    inverse = splat(1, x) / (power + above)
+    return power * inverse * multiply_add(x, above * inverse, splat(1, x))

@@ -6,7 +6,7 @@ Sums over examples: in float64, in the order of the examples.
 
 from typing import Any
 
-from fastmlp._backends._numba._activation import activate, activate_rows, derivative
+from fastmlp._backends._numba._activation import activate_rows, activate_with_derivative
 from fastmlp._backends._numba._compiler import inline, kernel
 from fastmlp._backends._numba._dense import whole_vectors
 from fastmlp._backends._numba._elementary import (
@@ -129,10 +129,9 @@ def element_loss(loss: int, activation: int, z: Vector, y: Vector) -> tuple[Vect
     if loss == POISSON:
         mean = exponential(z)
         return multiply_add(-y, z, mean), mean - y
-    a = activate(activation, z)
+    a, chain = activate_with_derivative(activation, z)
     d = a - y
     size = absolute(d)
-    chain = derivative(activation, z, a)
     if loss == MSE:
         return d * d, d * chain
     if loss == MAE:
@@ -290,7 +289,8 @@ def loss_rows(
 def output_slope(activation: int, x: Vector, d: Vector, mean: Vector) -> Vector:
     if activation == SOFTMAX:
         return x * (d - mean)
-    return d * derivative(activation, x, activate(activation, x))
+    _, chain = activate_with_derivative(activation, x)
+    return d * chain
 
 
 @kernel

@@ -18,9 +18,10 @@ _MEMBER = np.dtype(
 
 def _give_way() -> int:
     """The address of the system's function that lets another thread run."""
-    function = (
-        ctypes.windll.kernel32.SwitchToThread if sys.platform == "win32" else ctypes.CDLL(None).sched_yield
-    )
+    if sys.platform == "win32":
+        function = ctypes.windll.kernel32.SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
@@ -90,7 +91,7 @@ class Pool:
             try:
                 self._finished.get()
                 count -= 1
-            except BaseException as raised:  # noqa: BLE001
+            except BaseException as raised:
                 interrupt = raised
         if interrupt is not None:
             raise interrupt

@@ -14,7 +14,7 @@ import llvmlite.ir as ir
 from numba.core import types
 
 from fastmlp._backends._numba._compiler import inline, kernel, primitive
-from fastmlp._backends._numba._memory import INT64, Pointer, Struct, constructor
+from fastmlp._backends._numba._memory import INT32, INT64, Pointer, Struct, constructor
 from fastmlp._backends._numba._target import current_target
 from fastmlp._backends._numba._vector import Vector, emit_multiply_add, emit_prefetch, spread
 
@@ -74,18 +74,13 @@ def tile_operands_struct(real: Any) -> Struct:
 tile_operands = constructor(tile_operands_struct, like="a")
 
 
+# Rows of a that share a pointer. Each has a register for its offset: from one pointer and multiples of a_row LLVM makes
+# a chain of additions, which takes longer than the multiplications.
+POINTER_ROWS = 4
+
+
 class _TileEmitter:
     """Emits one tile after the other into the cases of a switch."""
-
-    def __init__(self, builder: ir.IRBuilder, struct: Struct, operands: Any) -> None:
-        real = struct.fields["a"].target
-        self.builder = builder
-        self.vector = Vector(real)
-        self.alignment = current_target().vector_bytes
-        self.line_vectors = 64 // self.alignment
-        for name in struct.fields:
-            place = builder.gep(operands, [ir.IntType(32)(0), ir.IntType(32)(struct.place_of(name))])
-            setattr(self, name, builder.load(place))
 
     a: Any
     a_row: Any
@@ -98,17 +93,23 @@ class _TileEmitter:
     c_row: Any
     depth: Any
 
-    def _vector_at(self, pointer: Any, row: int, row_elements: Any, j: int) -> Any:
-        builder = self.builder
-        offset = builder.mul(row_elements, INT64(row))
-        place = builder.gep(builder.gep(pointer, [offset]), [INT64(j * self.vector.lanes)])
-        return builder.bitcast(place, self.vector.llvm.as_pointer())
+    def __init__(self, builder: ir.IRBuilder, struct: Struct, operands: Any) -> None:
+        self.builder = builder
+        self.vector = Vector(struct.fields["a"].target)
+        self.alignment = current_target().vector_bytes
+        self.line_vectors = 64 // self.alignment
+        for name in struct.fields:
+            place = builder.gep(operands, [INT32(0), INT32(struct.place_of(name))])
+            setattr(self, name, builder.load(place))
 
     def emit(self, rows: int, vectors: int, done: Any) -> None:
         builder = self.builder
         cells = [(i, j) for i in range(rows) for j in range(vectors)]
-        starts = [
-            builder.load(self._vector_at(self.start, i, self.start_row, j), align=self.alignment) for i, j in cells
+        starts = [self._load(self._vector_at(self.start, i, self.start_row, j)) for i, j in cells]
+        offsets = [self._opaque(builder.mul(self.a_row, INT64(i))) for i in range(1, min(rows, POINTER_ROWS))]
+        a_starts = [
+            self._opaque(builder.gep(self.a, [builder.mul(self.a_row, INT64(i))]))
+            for i in range(0, rows, POINTER_ROWS)
         ]
         before = builder.block
         loop = builder.append_basic_block(f"tile{rows}x{vectors}")
@@ -116,52 +117,66 @@ class _TileEmitter:
         builder.cbranch(builder.icmp_signed(">", self.depth, INT64(0)), loop, after)
 
         builder.position_at_end(loop)
-        k = builder.phi(INT64)
-        a, b = builder.phi(self.a.type), builder.phi(self.b.type)
-        sums = [builder.phi(self.vector.llvm) for _ in cells]
+        first = [INT64(0), self.b, *a_starts, *starts]
+        phis = [builder.phi(value.type) for value in first]
+        k, b, a, sums = phis[0], phis[1], phis[2 : 2 + len(a_starts)], phis[2 + len(a_starts) :]
         for j in range(0, vectors, self.line_vectors):
             emit_prefetch(builder, self._vector_at(b, PREFETCH_ROWS, self.b_row, j))
-        results = self._multiply(rows, vectors, a, b, sums)
-        following = (builder.add(k, INT64(1)), builder.gep(a, [self.a_step]), builder.gep(b, [self.b_row]), *results)
-        builder.cbranch(builder.icmp_signed("<", following[0], self.depth), loop, after)
-        for phi, first, later in zip((k, a, b, *sums), (INT64(0), self.a, self.b, *starts), following):
-            phi.add_incoming(first, before)
-            phi.add_incoming(later, loop)
+        results = self._multiply(rows, vectors, a, offsets, b, sums)
+        steps = [builder.gep(pointer, [self.a_step]) for pointer in a]
+        later = [builder.add(k, INT64(1)), builder.gep(b, [self.b_row]), *steps, *results]
+        builder.cbranch(builder.icmp_signed("<", later[0], self.depth), loop, after)
+        for phi, value, next_value in zip(phis, first, later):
+            phi.add_incoming(value, before)
+            phi.add_incoming(next_value, loop)
 
         builder.position_at_end(after)
-        for cell, (first, later) in enumerate(zip(starts, results)):
+        totals = []
+        for start, result in zip(starts, results):
             total = builder.phi(self.vector.llvm)
-            total.add_incoming(first, before)
-            total.add_incoming(later, loop)
-            starts[cell] = total
-        for (i, j), total in zip(cells, starts):
+            total.add_incoming(start, before)
+            total.add_incoming(result, loop)
+            totals.append(total)
+        for (i, j), total in zip(cells, totals):
             builder.store(total, self._vector_at(self.c, i, self.c_row, j), align=self.alignment)
         builder.branch(done)
 
-    def _multiply(self, rows: int, vectors: int, a: Any, b: Any, sums: list[Any]) -> list[Any]:
+    def _multiply(self, rows: int, vectors: int, a: list[Any], offsets: list[Any], b: Any, sums: list[Any]) -> list[Any]:
         """One k. Of a and b the smaller side stays in registers while the other streams by."""
-        builder = self.builder
 
         def broadcast(i: int) -> Any:
-            return spread(builder, builder.load(builder.gep(a, [builder.mul(self.a_row, INT64(i))])), self.vector.llvm)
+            place, row_of_pointer = a[i // POINTER_ROWS], i % POINTER_ROWS
+            if row_of_pointer:
+                place = self.builder.gep(place, [offsets[row_of_pointer - 1]])
+            return spread(self.builder, self.builder.load(place), self.vector.llvm)
 
-        def load(j: int) -> Any:
-            return builder.load(self._vector_at(b, 0, self.b_row, j), align=self.alignment)
+        def row(j: int) -> Any:
+            return self._load(self._vector_at(b, 0, self.b_row, j))
 
         results = list(sums)
         if rows < vectors:
             scalars = [broadcast(i) for i in range(rows)]
-            for j in range(vectors):
-                row = load(j)
-                for i in range(rows):
-                    results[i * vectors + j] = emit_multiply_add(builder, scalars[i], row, sums[i * vectors + j])
+            cells = [(i, j, scalars[i], b_j) for j in range(vectors) for b_j in [row(j)] for i in range(rows)]
         else:
-            row = [load(j) for j in range(vectors)]
-            for i in range(rows):
-                scalar = broadcast(i)
-                for j in range(vectors):
-                    results[i * vectors + j] = emit_multiply_add(builder, scalar, row[j], sums[i * vectors + j])
+            row_of_b = [row(j) for j in range(vectors)]
+            cells = [(i, j, a_i, row_of_b[j]) for i in range(rows) for a_i in [broadcast(i)] for j in range(vectors)]
+        for i, j, a_i, b_j in cells:
+            results[i * vectors + j] = emit_multiply_add(self.builder, a_i, b_j, sums[i * vectors + j])
         return results
+
+    def _vector_at(self, pointer: Any, row: int, row_elements: Any, j: int) -> Any:
+        """The place of vector j of a row."""
+        builder = self.builder
+        offset = builder.mul(row_elements, INT64(row))
+        place = builder.gep(builder.gep(pointer, [offset]), [INT64(j * self.vector.lanes)])
+        return builder.bitcast(place, self.vector.llvm.as_pointer())
+
+    def _load(self, place: Any) -> Any:
+        return self.builder.load(place, align=self.alignment)
+
+    def _opaque(self, value: Any) -> Any:
+        """The same value, which LLVM cannot tell from any other."""
+        return self.builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], side_effect=False)
 
 
 @primitive
