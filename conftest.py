@@ -9,7 +9,7 @@ INSTALL = 'pytest-benchmark is not installed: pip install ".[bench]"'
 
 # What --benchmark asks of pytest-benchmark where the command line does not say otherwise.
 TIMED_DEFAULTS = {
-    "benchmark_max_time": "0.4",
+    "benchmark_max_time": "0.3",
     "benchmark_min_rounds": 3,
     "benchmark_columns": ["min", "median", "rounds"],
     "benchmark_name": "short",

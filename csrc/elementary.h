@@ -1,6 +1,10 @@
-/* Vectorised elementary functions, the same bits on every instruction set with FMA: only exactly rounded
- * operations, in a fixed order. Subnormal results may come out as zero. Errors are given for normal results.
- * Include after vector.h. */
+/* Elementary functions of vectors; include after vector.h.
+ * Only correctly rounded operations in a fixed order, so the bits are the same on every instruction set with FMA.
+ * Infinities, NaN and signed zeros give what they should. Subnormal results may come out as zero, subnormal
+ * arguments may count as zero.
+ * Comments give the largest error in ULP over the normal results, with FMA: for float over all arguments, or where it
+ * says "about" over a seventh of them; for double over 10^6 to 10^7 random ones. Then ns per element, float and double,
+ * AVX2 on a Zen 3 core. Coefficients are minimax fits computed with 50 digits, then rounded. */
 
 #if REAL_BITS == 32
 typedef uint32_t natural;
@@ -56,7 +60,7 @@ INLINE vector power_of_half(vector shifted) {
     return from_bits(bits_of(splat(1)) - (bits_of(shifted) << MANTISSA_BITS));
 }
 
-/* x + low - n ln 2. */
+/* x - n ln 2. */
 INLINE vector reduce(vector x, vector shifted) {
     vector n = shifted - splat(ROUNDER);
     return multiply_add(n, splat(-LN2_LOW), multiply_add(n, splat(-LN2_HIGH), x));
@@ -87,7 +91,8 @@ INLINE vector exponential_minus_one_relative(vector r) {
     return multiply_add(r * r, POLYNOMIAL(r, Q), r);
 }
 
-/* exp(x) = 2^n exp(r); 2^n by adding to the exponent, which serves n = 128 (1024) too. */
+/* exp(x) = 2^n (1 + q), 2^n by adding to the exponent, which serves n = 128 (1024) too.
+ * 1.05 ULP, 1.04 ULP; 0.32 ns, 0.91 ns. */
 INLINE vector exponential(vector x) {
     const real lowest = REAL_BITS == 32 ? -0x1.5d589ep+6 : -0x1.6232bdd7abcd2p+9; /* logarithm of SMALLEST_NORMAL */
     const real highest = REAL_BITS == 32 ? 0x1.62e42ep+6 : 0x1.62e42fefa39efp+9;  /* of the largest number */
@@ -105,36 +110,41 @@ INLINE vector exponential_in_parts(vector x, vector low, vector *power) {
     return exponential_minus_one_near_zero(reduce(bounded, shifted) + low);
 }
 
-/* exp(x) for x <= 0, a little faster. */
+/* exp(x) for x <= 0, in less time: 0.28 ns, 0.87 ns. 1.05 ULP, 1.03 ULP. */
 INLINE vector exponential_of_negative(vector x) {
     vector power, q = exponential_in_parts(x, splat((real)-0.0), &power);
     return multiply_add(power, q, power);
 }
 
-/* With exp(-x) = 2^n (1 + q): 2^-n / (2^-n + 1 + q), which cannot overflow. */
+/* With exp(-x) = 2^n (1 + q): 2^-n / (2^-n + 1 + q), which cannot overflow. 2.00 ULP, 2.00 ULP; 0.43 ns, 1.25 ns. */
 INLINE vector logistic(vector x) {
     x = at_least(at_most(x, splat(40)), splat(REAL_BITS == 32 ? -88.3 : -709.4));
     vector shifted = round_exponent(-x), power = power_of_half(shifted);
     return power / ((power + exponential_minus_one_near_zero(reduce(-x, shifted))) + splat(1));
 }
 
-/* With exp(2|x|) = 2^n (1 + q): above = 1 + q - 2^-n and tanh = above / (above + 2 2^-n); n = 0 near zero. */
+/* With exp(-2|x|) = 2^n (1 + q): (1 - 2^n - 2^n q) / (1 + 2^n + 2^n q), n = 0 near zero.
+ * (With exp(2|x|) the error reaches 2.5 ULP: just above 2 the denominator is rounded more coarsely than just below.
+ * A polynomial of its own for |x| < 0.55 brings 1.3 ULP for 20 % more time in float, 30 % in double.)
+ * 2.01 ULP, 2.12 ULP; 0.58 ns, 1.56 ns. */
 INLINE vector hyperbolic_tangent(vector x) {
-    vector magnitude = at_most(absolute(x), splat(REAL_BITS == 32 ? 10 : 20)), twice = magnitude + magnitude;
-    vector shifted = choose(magnitude < splat(0.25), splat(ROUNDER), round_exponent(twice));
-    vector power = power_of_half(shifted);
-    vector above = (splat(1) - power) + exponential_minus_one_relative(reduce(twice, shifted));
-    return also_sign_of(above / multiply_add(power, splat(2), above), x);
+    vector magnitude = at_most(absolute(x), splat(REAL_BITS == 32 ? 10 : 20)), exponent = magnitude * splat(-2);
+    vector shifted = choose(magnitude < splat(0.2), splat(ROUNDER), round_exponent(exponent));
+    vector power = power_of_two(shifted), q = exponential_minus_one_relative(reduce(exponent, shifted));
+    vector numerator = multiply_add(-power, q, splat(1) - power);
+    return also_sign_of(numerator / multiply_add(power, q, splat(1) + power), x);
 }
 
-/* exp(x) = 2^n (1 + q), n = 0 near zero; halves, so that 2^n cannot overflow before the result does. */
+/* exp(x) = 2^n (1 + q), n = 0 near zero; halves, so that 2^n cannot overflow before the result does.
+ * 1.46 ULP, 1.3 ULP; 0.53 ns, 1.4 ns. */
 INLINE vector exponential_minus_one(vector x) {
     vector bounded = at_least(at_most(x, splat(REAL_BITS == 32 ? 89 : 710)), splat(-40));
-    vector shifted = choose(absolute(bounded) < splat(0.5), splat(ROUNDER), round_exponent(bounded));
+    ivector near_zero = absolute(bounded) < splat(0.5);
+    vector shifted = choose(near_zero, splat(ROUNDER), round_exponent(bounded));
     vector q = exponential_minus_one_relative(reduce(bounded, shifted));
     vector half = from_bits((bits_of(shifted) << MANTISSA_BITS) + bits_of(splat(0.5)));
     vector result = multiply_add(half, q, half - splat(0.5));
-    return also_sign_of(result + result, x);
+    return also_sign_of(choose(near_zero, q, result + result), x);
 }
 
 /* log(1 + f) + k ln 2 for 1 + f from sqrt(1/2) to sqrt(2): 2 atanh(s) with s = f / (2 + f), arranged as
@@ -151,7 +161,8 @@ INLINE vector logarithm_near_one(vector f, vector k) {
     return multiply_add(k, splat(LN2_HIGH), f - (half_square - low));
 }
 
-/* Splits x = 2^k (1 + f). Shifts are of unsigned lanes: AVX2 has no arithmetic one for 64 bits. */
+/* The natural logarithm; x = 2^k (1 + f). The right shift is of unsigned lanes: AVX2 has no other for 64 bits.
+ * 0.84 ULP, 0.77 ULP; 0.50 ns, 1.4 ns. */
 INLINE vector logarithm(vector x) {
     const nvector lowest = (nvector)splat(REAL_BITS == 32 ? (real)0x1.6a09e6p-1f : (real)0x1.6a09e667f3bcdp-1);
     const nvector one = (nvector)splat(1), rounder = (nvector)splat(ROUNDER);
@@ -163,7 +174,7 @@ INLINE vector logarithm(vector x) {
     return choose(x < splat(SMALLEST_NORMAL), special, result);
 }
 
-/* log(1 + exp(-x)) for x >= 0. */
+/* log(1 + exp(-x)) for x >= 0. About 1.68 ULP, 1.7 ULP; 0.97 ns, 2.8 ns. */
 INLINE vector log_one_plus_exp_negative(vector x) {
     vector power = exponential_of_negative(-x);
     ivector large = power > splat(0x1.a8p-2); /* sqrt(2) - 1, about */
@@ -171,7 +182,7 @@ INLINE vector log_one_plus_exp_negative(vector x) {
     return logarithm_near_one(f, from_bits(large & bits_of(splat(1))));
 }
 
-/* log(1 + exp(x)). */
+/* log(1 + exp(x)). 1.70 ULP, 1.7 ULP; 1.0 ns, 2.9 ns. */
 INLINE vector softplus(vector x) { return at_least(x, splat(0)) + log_one_plus_exp_negative(absolute(x)); }
 
 /* x^2 = square + what is returned. */
@@ -190,19 +201,19 @@ INLINE vector bell_in_parts(vector x, vector *power) {
     return exponential_in_parts(square * splat(-0.5), square_remainder(x, square) * splat(-0.5), power);
 }
 
-/* (x + 4) Phi(-x) / exp(-x^2 / 2) for x >= 0 up to where Phi underflows; a polynomial of u = (x - 4) / (x + 4). */
+/* (x / 4 + 1) Phi(-x) / exp(-x^2 / 2) for x >= 0 up to where Phi underflows: a polynomial of u = (x - 4) / (x + 4). */
 INLINE vector scaled_tail(vector u) {
 #if REAL_BITS == 32
-    static const real H[] = {-0x1.09feb2p-13f, 0x1.8fac22p-13f, 0x1.9cb214p-10f, -0x1.cd0ae8p-9f, -0x1.ed6182p-8f,
-                             0x1.eed53ep-5f,   -0x1.7dffbep-3f, 0x1.8c6d9cp-2f,  -0x1.373e3ap-1f, 0x1.82b4bcp-1f};
+    static const real H[] = {-0x1.9069b2p-16f, 0x1.f67f8ep-15f, 0x1.9abbe2p-12f, -0x1.d19e7cp-11f, -0x1.ed900cp-10f,
+                             0x1.eee68ep-7f,   -0x1.7dff64p-5f, 0x1.8c6d7p-4f,   -0x1.373e3ap-3f, 0x1.82b4bcp-3f};
 #else
     static const real H[] = {
-        -0x1.466817d68db46p-30, -0x1.5ec2b25f49a5ep-32, 0x1.f5a8ee615f4dbp-27,  0x1.12ef8aff17e9fp-26,
-        -0x1.4b9711d034f19p-24, -0x1.5014587ba85cp-23,  0x1.1ba6cd802e518p-22,  0x1.12487257792d3p-20,
-        -0x1.4fadc274bedfap-21, -0x1.8d4867e120ce2p-18, 0x1.7fdb387c1671fp-21,  0x1.26d05d712f12dp-15,
-        -0x1.0011289887c89p-19, -0x1.e4a4216c6708ep-13, 0x1.17a4a6125764bp-13,  0x1.ab825faf908c5p-10,
-        -0x1.c81719c982ad3p-9,  -0x1.ee276104347c6p-8,  0x1.eec4cc3e44598p-5,   -0x1.7dff2bff684a1p-3,
-        0x1.8c6dbf2cfc307p-2,   -0x1.373e3a893c28ap-1,  0x1.82b4bb8c94dcep-1};
+        -0x1.466817d68db46p-32, -0x1.5ec2b25f49a5ep-34, 0x1.f5a8ee615f4dbp-29,  0x1.12ef8aff17e9fp-28,
+        -0x1.4b9711d034f19p-26, -0x1.5014587ba85cp-25,  0x1.1ba6cd802e518p-24,  0x1.12487257792d3p-22,
+        -0x1.4fadc274bedfap-23, -0x1.8d4867e120ce2p-20, 0x1.7fdb387c1671fp-23,  0x1.26d05d712f12dp-17,
+        -0x1.0011289887c89p-21, -0x1.e4a4216c6708ep-15, 0x1.17a4a6125764bp-15,  0x1.ab825faf908c5p-12,
+        -0x1.c81719c982ad3p-11,  -0x1.ee276104347c6p-10,  0x1.eec4cc3e44598p-7,   -0x1.7dff2bff684a1p-5,
+        0x1.8c6dbf2cfc307p-4,   -0x1.373e3a893c28ap-3,  0x1.82b4bb8c94dcep-3};
 #endif
     return POLYNOMIAL(u, H);
 }
@@ -210,31 +221,54 @@ INLINE vector scaled_tail(vector u) {
 /* Where exp(-x^2 / 2) is zero for certain. */
 #define NORMAL_END (REAL_BITS == 32 ? 14 : 39)
 
-/* Phi(x), the normal distribution, and its density. */
+/* Phi(x), the normal distribution, and its density.
+ * Phi: about 6.2 ULP, 6.4 ULP; density: about 2.1 ULP, 2.2 ULP; 0.97 ns, 3.3 ns. */
 INLINE vector normal_cdf_and_density(vector x, vector *density) {
-    vector magnitude = at_most(absolute(x), splat(NORMAL_END)), reciprocal = splat(1) / (magnitude + splat(4));
+    vector magnitude = at_most(absolute(x), splat(NORMAL_END)), inverse = splat(4) / (magnitude + splat(4));
     vector power, q = bell_in_parts(magnitude, &power), bell = multiply_add(power, q, power);
-    vector tail = scaled_tail((magnitude - splat(4)) * reciprocal) * reciprocal * bell;
+    vector tail = scaled_tail(multiply_add(magnitude, splat(0.25), splat(-1)) * inverse) * inverse * bell;
     *density = bell * splat((real)0.39894228040143267794);
     return choose(x < splat(0), tail, splat(1) - tail);
 }
 
-/* x Phi(x) = max(x, 0) - |x| Phi(-|x|). The ratio v = |x| / (|x| + 4) carries its rounding error in low. */
+/* x Phi(x) = max(x, 0) - |x| Phi(-|x|). The ratio v = 4 |x| / (|x| + 4) and the product carry their rounding errors
+ * along. 3.60 ULP, 3.74 ULP; 1.2 ns, 3.9 ns. */
 INLINE vector gelu(vector x) {
-    vector magnitude = at_most(absolute(x), splat(NORMAL_END)), v = magnitude / (magnitude + splat(4));
-    vector residual = multiply_add(-v, magnitude, multiply_add(v, splat(-4), magnitude)); /* |x| - v (|x| + 4) */
-    vector low = residual * multiply_add(v, splat(-0.25), splat(0.25));
-    vector scaled = scaled_tail(multiply_add(low, splat(2), multiply_add(v, splat(2), splat(-1))));
-    vector power, q = bell_in_parts(magnitude, &power), tail = multiply_add(scaled, v, scaled * low);
-    return multiply_add(-multiply_add(q, tail, tail), power, at_least(x, splat((real)-0.0)));
+    vector magnitude = at_most(absolute(x), splat(NORMAL_END)), four_times = magnitude * splat(4);
+    vector v = four_times / (magnitude + splat(4));
+    vector remainder = multiply_add(-v, magnitude, multiply_add(v, splat(-4), four_times)); /* 4 |x| - v (|x| + 4) */
+    vector v_low = remainder * multiply_add(v, splat(-0.0625), splat(0.25));
+    vector scaled = scaled_tail(multiply_add(v_low, splat(0.5), multiply_add(v, splat(0.5), splat(-1))));
+    vector product = scaled * v, product_low = multiply_add(scaled, v_low, multiply_add(scaled, v, -product));
+    vector power, q = bell_in_parts(magnitude, &power);
+    vector tail = product + multiply_add(q, product, product_low);
+    return multiply_add(-tail, power, at_least(x, splat((real)-0.0)));
 }
 
-/* With exp(|x|) = 2^n (1 + q): max(x, 0) - |x| 2^-n / (2^-n + 1 + q). The numerator is scaled by 2^24, for it
- * underflows before the result does. */
+/* Phi(x) + x density(x); the bound keeps infinities out of the product.
+ * 1.7 eps of its largest value; 1.0 ns, 3.4 ns. */
+INLINE vector gelu_derivative(vector x) {
+    vector density, cdf = normal_cdf_and_density(x, &density);
+    return multiply_add(with_sign_of(at_most(absolute(x), splat(NORMAL_END)), x), density, cdf);
+}
+
+/* x logistic(x). With exp(|x|) = 2^n (1 + q): max(x, 0) - |x| 2^-n / (2^-n + 1 + q). The numerator is scaled by 2^24,
+ * for it underflows before the result does. 2.00 ULP, 2.00 ULP; 0.47 ns, 1.3 ns. */
 INLINE vector silu(vector x) {
     vector magnitude = at_most(absolute(x), splat(REAL_BITS == 32 ? 105 : 726)); /* there it comes out as zero */
     vector shifted = round_exponent(magnitude);
+    vector q = exponential_minus_one_near_zero(reduce(magnitude, shifted));
     vector scaled = from_bits(bits_of(splat(0x1p24)) - (bits_of(shifted) << MANTISSA_BITS));
-    vector sum = multiply_add(scaled, splat(0x1p-24), exponential_minus_one_near_zero(reduce(magnitude, shifted))) + splat(1);
+    vector sum = multiply_add(scaled, splat(0x1p-24), q) + splat(1);
     return multiply_add(magnitude * scaled / sum, splat(-0x1p-24), at_least(x, splat((real)-0.0)));
+}
+
+/* s (1 + x (1 - s)) with s = logistic(x). 1 - s is computed as logistic(-x), for rounding s would cost 16 eps.
+ * 1.9 eps of its largest value; 0.56 ns, 1.5 ns. */
+INLINE vector silu_derivative(vector x) {
+    x = at_least(at_most(x, splat(40)), splat(REAL_BITS == 32 ? -88.3 : -709.4));
+    vector shifted = round_exponent(-x), power = power_of_half(shifted);
+    vector above = exponential_minus_one_near_zero(reduce(-x, shifted)) + splat(1);
+    vector inverse = splat(1) / (power + above);
+    return power * inverse * multiply_add(x, above * inverse, splat(1));
 }

@@ -10,12 +10,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 from fastmlp._backends._numba._target import Target
 
 _HERE = Path(__file__).parent
+_OWN_FOLDER = _HERE / "__pycache__"
 _PACKAGE = _HERE.parent.parent
 # What the kernels take from the rest of the package.
 _OTHER_SOURCES = ("_activations.py", "_losses.py", "_update.py", "_backends/_plan.py")
@@ -24,26 +26,32 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 def load(dtype: str, target: Target) -> bytes | None:
     """The object kept for a dtype and a target, if there is a sound one."""
-    for folder in _folders():
-        with suppress(OSError):
-            content = (folder / _file_name(dtype, target)).read_bytes()
-            digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-            if hashlib.sha256(code).digest() == digest:
-                return code
+    with suppress(OSError):
+        name = _file_name(dtype, target, _first_digest())
+        for folder in _folders():
+            with suppress(OSError):
+                content = (folder / name).read_bytes()
+                digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+                if hashlib.sha256(code).digest() == digest:
+                    return code
     return None
 
 
 def keep(dtype: str, target: Target, code: bytes) -> None:
-    """Keep an object in the first folder that can be written, in place of those of older sources."""
-    for folder in _folders():
-        with suppress(OSError):
-            name = _file_name(dtype, target)
-            folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / name, hashlib.sha256(code).digest() + code)
-            for other in folder.glob(f"{_prefix(dtype, target)}*.o"):
-                if other.name != name:
-                    other.unlink()
-            return
+    """Keep an object in the first folder that can be written."""
+    with suppress(OSError):
+        if _sources_digest() != _first_digest():
+            return  # edited while this process ran: the code may be of either
+        name = _file_name(dtype, target, _first_digest())
+        for folder in _folders():
+            with suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                _write(folder / name, hashlib.sha256(code).digest() + code)
+                if folder == _OWN_FOLDER:  # others may serve several versions
+                    for other in folder.glob(f"{_prefix(dtype, target)}*.o"):
+                        if other.name != name:
+                            other.unlink()
+                return
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -64,7 +72,7 @@ def _folders() -> Iterator[Path]:
     if chosen := os.environ.get("NUMBA_CACHE_DIR"):
         yield Path(chosen)
         return
-    yield _HERE / "__pycache__"
+    yield _OWN_FOLDER
     with suppress(RuntimeError):  # there may be no home
         yield _user_folder() / "fastmlp"
 
@@ -81,11 +89,21 @@ def _prefix(dtype: str, target: Target) -> str:
     return f"numba-{dtype}-{target.isa}-{target.cpu}-"
 
 
-def _file_name(dtype: str, target: Target) -> str:
-    """Raises OSError where the sources cannot be read."""
-    made_from = hashlib.sha256()
-    for path in (*sorted(_HERE.glob("*.py")), *(_PACKAGE / name for name in _OTHER_SOURCES)):
-        made_from.update(path.name.encode() + path.read_bytes())
+def _file_name(dtype: str, target: Target, sources: bytes) -> str:
+    made_from = hashlib.sha256(sources)
     for part in (version("numba"), version("llvmlite"), *map(str, target)):
         made_from.update(f"\0{part}".encode())
     return f"{_prefix(dtype, target)}{made_from.hexdigest()[:24]}.o"
+
+
+def _sources_digest() -> bytes:
+    digest = hashlib.sha256()
+    for path in (*sorted(_HERE.glob("*.py")), *(_PACKAGE / name for name in _OTHER_SOURCES)):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.digest()
+
+
+@cache
+def _first_digest() -> bytes:
+    """Of the sources as they were before this process imported them."""
+    return _sources_digest()

@@ -149,13 +149,14 @@ _tanh_is_one = constant(10, 20)
 
 @inline
 def hyperbolic_tangent(x: Vector) -> Vector:
-    """With exp(2|x|) = 2^n (1 + q): above = 1 + q - 2^-n and tanh = above / (above + 2 2^-n); n = 0 near zero."""
+    """With exp(-2|x|) = 2^n (1 + q): (1 - 2^n - 2^n q) / (1 + 2^n + 2^n q), n = 0 near zero."""
     magnitude = at_most(absolute(x), _tanh_is_one(x))
-    twice = magnitude + magnitude
-    shifted = choose(magnitude < splat(0.25, x), ROUNDER(x), round_exponent(twice))
-    power = power_of_half(shifted)
-    above = (splat(1, x) - power) + exponential_minus_one_relative(reduce(twice, shifted))
-    return also_sign_of(above / multiply_add(power, splat(2, x), above), x)
+    exponent = magnitude * splat(-2, x)
+    shifted = choose(magnitude < splat(0.2, x), ROUNDER(x), round_exponent(exponent))
+    power = power_of_two(shifted)
+    q = exponential_minus_one_relative(reduce(exponent, shifted))
+    numerator = multiply_add(-power, q, splat(1, x) - power)
+    return also_sign_of(numerator / multiply_add(power, q, splat(1, x) + power), x)
 
 
 _expm1_highest = constant(89, 710)
@@ -290,8 +291,9 @@ def gelu(x: Vector) -> Vector:
     """x Phi(x) = max(x, 0) - |x| Phi(-|x|). The ratio v = 4 |x| / (|x| + 4) and the product carry their rounding errors
     along."""
     magnitude = at_most(absolute(x), NORMAL_END(x))
-    v = magnitude * splat(4, x) / (magnitude + splat(4, x))
-    remainder = multiply_add(-v, magnitude, (magnitude - v) * splat(4, x))  # 4 |x| - v (|x| + 4)
+    four_times = magnitude * splat(4, x)
+    v = four_times / (magnitude + splat(4, x))
+    remainder = multiply_add(-v, magnitude, multiply_add(v, splat(-4, x), four_times))  # 4 |x| - v (|x| + 4)
     v_low = remainder * multiply_add(v, splat(-0.0625, x), splat(0.25, x))
     scaled = scaled_tail(multiply_add(v_low, splat(0.5, x), multiply_add(v, splat(0.5, x), splat(-1, x))))
     product = scaled * v

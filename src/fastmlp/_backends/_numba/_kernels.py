@@ -2,7 +2,7 @@
 
 import math
 import threading
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import cffi
@@ -10,44 +10,33 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from fastmlp._backends._numba import _cache
-from fastmlp._backends._numba._pool import Pool, new_members
+from fastmlp._backends._numba._pool import Members, Pool
 from fastmlp._backends._numba._target import Target, find_target, limit, target_machine
-from fastmlp._backends._plan import address
 
 # Addresses travel as integers. cffi lets other Python threads run during each call.
+_DECLARATIONS = """
+typedef struct {
+    int64_t plan, workspace, examples, n, out, option, dy, dx, outs, schedule, update, gradients, losses;
+    double value;
+    int64_t taken;
+} arguments;
+"""
 _SIGNATURES = {
-    "run": "void(*)(int64_t job, int64_t arguments, int64_t member)",
+    "run": "void(*)(int64_t job, arguments *c, int64_t member)",
     "penalty": "double(*)(int64_t plan)",
     "threads_for_call": "int64_t(*)(int64_t plan, int64_t n, int64_t passes)",
     "threads_for_run": "int64_t(*)(int64_t plan, int64_t schedule)",
     "forward_call": "void(*)(int64_t call, int64_t logits)",
     "step_call": "double(*)(int64_t call, int64_t dropout_step)",
 }
-_ARGUMENTS = np.dtype(
-    [
-        ("plan", "u8"),
-        ("workspace", "u8"),
-        ("examples", "u8"),
-        ("n", "i8"),
-        ("out", "u8"),
-        ("option", "i8"),
-        ("dy", "u8"),
-        ("dx", "u8"),
-        ("outs", "u8"),
-        ("schedule", "u8"),
-        ("update", "u8"),
-        ("gradients", "u8"),
-        ("losses", "u8"),
-        ("value", "f8"),
-        ("taken", "i8"),
-    ]
-)
 _FORWARD, _LAYER_OUTPUTS, _LOSS, _GRADIENTS, _BACKWARD, _APPLY, _TRAIN = range(7)  # as in _entries.py
 _FORWARD_PASS, _TRAINING_PASSES = 1, 3
 
 _pool = Pool()
 _lock = threading.Lock()
 _ffi = cffi.FFI()
+_ffi.cdef(_DECLARATIONS)
+_new_arguments = partial(_ffi.new, _ffi.typeof("arguments *"))
 
 
 def _object_code(dtype: str, target: Target) -> bytes:
@@ -70,9 +59,7 @@ def _functions(dtype: str, target: Target) -> dict[str, Any]:
     engine.add_object_file(llvm.ObjectFileRef.from_data(_object_code(dtype, target)))
     engine.finalize_object()
     _engines.append(engine)
-    return {
-        name: _ffi.cast(signature, engine.get_function_address(name)) for name, signature in _SIGNATURES.items()
-    }
+    return {name: _ffi.cast(signature, engine.get_function_address(name)) for name, signature in _SIGNATURES.items()}
 
 
 _engines: list[Any] = []
@@ -93,32 +80,23 @@ class NumbaKernels:
         self.forward_call = functions["forward_call"]
         self.penalty = functions["penalty"]
 
-    def _call(self, job: int, threads: int, **fields: int) -> np.void:
+    def _call(self, job: int, threads: int, **fields: int) -> Any:
         """Have ``threads`` do a job; returns its arguments, where results stand."""
-        record = np.zeros(1, dtype=_ARGUMENTS)
-        arguments = record[0]
-        for name, value in fields.items():
-            arguments[name] = value
-        place = address(record)
+        arguments = _new_arguments(fields)
         if threads == 1:
-            self._run(job, place, _single_member())
+            self._run(job, arguments, _single_member())
         else:
-            members: list[int] = []
-            memory = []
-
-            def prepare(count: int) -> None:
-                addresses, arrays = new_members(count)
-                members.extend(addresses)
-                memory.append(arrays)
-
-            _pool.run(threads, lambda index: self._run(job, place, members[index]), prepare)
+            team: list[Members] = []
+            _pool.run(
+                threads,
+                lambda index: self._run(job, arguments, team[0].addresses[index]),
+                lambda count: team.append(Members(count)),
+            )
         return arguments
 
     def forward(self, plan: int, workspace: int, examples: int, n: int, out: int, logits: int) -> None:
         threads = self._threads_for_call(plan, n, _FORWARD_PASS)
-        self._call(
-            _FORWARD, threads, plan=plan, workspace=workspace, examples=examples, n=n, out=out, option=logits
-        )
+        self._call(_FORWARD, threads, plan=plan, workspace=workspace, examples=examples, n=n, out=out, option=logits)
 
     def layer_outputs(self, plan: int, workspace: int, examples: int, n: int, outs: int) -> None:
         threads = self._threads_for_call(plan, n, _FORWARD_PASS)
@@ -127,11 +105,9 @@ class NumbaKernels:
     def loss(self, plan: int, workspace: int, examples: int, n: int) -> float:
         threads = self._threads_for_call(plan, n, _FORWARD_PASS)
         done = self._call(_LOSS, threads, plan=plan, workspace=workspace, examples=examples, n=n)
-        return float(done["value"])
+        return float(done.value)
 
-    def gradients(
-        self, plan: int, workspace: int, examples: int, n: int, gradients: int, dropout_step: int
-    ) -> float:
+    def gradients(self, plan: int, workspace: int, examples: int, n: int, gradients: int, dropout_step: int) -> float:
         threads = self._threads_for_call(plan, n, _TRAINING_PASSES)
         done = self._call(
             _GRADIENTS,
@@ -143,7 +119,7 @@ class NumbaKernels:
             gradients=gradients,
             option=dropout_step,
         )
-        return float(done["value"])
+        return float(done.value)
 
     def backward(self, plan: int, workspace: int, examples: int, n: int, dy: int, gradients: int, dx: int) -> None:
         threads = self._threads_for_call(plan, n, _TRAINING_PASSES)
@@ -176,7 +152,7 @@ class NumbaKernels:
             gradients=gradients,
             losses=losses,
         )
-        return int(done["taken"])
+        return int(done.taken)
 
     def step_call(self, call: int, dropout_step: int) -> float:
         loss: float = self._step_call(call, dropout_step)
@@ -192,9 +168,9 @@ class NumbaKernels:
 
 
 @cache
-def _new_single_member() -> tuple[list[int], tuple[np.ndarray, ...]]:
-    return new_members(1)
+def _member_alone() -> Members:
+    return Members(1)
 
 
 def _single_member() -> int:
-    return _new_single_member()[0][0]
+    return _member_alone().addresses[0]

@@ -17,7 +17,7 @@ from fastmlp._backends._numba._elementary import (
     logistic,
 )
 from fastmlp._backends._numba._gather import convert_row, example_row
-from fastmlp._backends._numba._memory import as_double, as_real, copy_reals, int64_at, is_set, line_of
+from fastmlp._backends._numba._memory import as_double, as_real, copy_reals, int64_at, is_set
 from fastmlp._backends._numba._structs import (
     BCE,
     CROSS_ENTROPY,
@@ -41,31 +41,28 @@ from fastmlp._backends._numba._vector import (
     lane_numbers,
     lanes,
     largest_lane,
+    line_buffer,
     line_lanes,
+    line_of,
     line_sum,
     load,
+    load_line,
     load_loose,
     multiply_add,
     smaller,
     splat,
     splat_integer,
     store,
+    store_line,
     with_sign_of,
 )
 
 
 @inline
 def add_to_line(line: Reals, at: int, x: Vector) -> None:
-    """Adds the vector of elements ``at`` and following of a row to its part of the line."""
+    """Adds the vector of elements ``at`` and following of a row to its part of a line in memory."""
     part = line + (at & (line_lanes(x) - 1))
     store(part, load(part) + x)
-
-
-@inline
-def multiply_add_to_line(line: Reals, at: int, x: Vector, y: Vector) -> None:
-    """The same with x * y."""
-    part = line + (at & (line_lanes(x) - 1))
-    store(part, multiply_add(x, y, load(part)))
 
 
 @inline
@@ -91,11 +88,11 @@ def exponentials_of_row(z: Reals, n: int) -> tuple[float, float]:
         x = load(z + j)
         most = choose(x > most, x, most)
     top = largest_lane(most)
-    total = line_of(as_real(0, z))
-    for j in range(0, padded, lanes(z)):
-        e = exponential(load(z + j) - splat(top, z))
-        store(z + j, e)
-        add_to_line(total, j, e)
+    total = line_of(0, z)
+    for j in range(0, padded, line_lanes(z)):
+        e = exponential(load_line(z + j) - splat(top, total))
+        store_line(z + j, e)
+        total = total + e
     return line_sum(total), top
 
 
@@ -141,7 +138,7 @@ def element_loss(loss: int, activation: int, z: Vector, y: Vector) -> tuple[Vect
 
 @inline
 def element_row(loss: int, activation: int, z: Reals, y: Reals, n: int, with_gradient: bool, scale: float) -> float:
-    total = line_of(as_real(0, z))
+    total = line_buffer(z)
     zero = splat(0, z)
     for j in range(0, n, lanes(z)):
         inside = real_lanes(n - j, z)
@@ -149,7 +146,7 @@ def element_row(loss: int, activation: int, z: Reals, y: Reals, n: int, with_gra
         add_to_line(total, j, choose(inside, value, zero))
         if with_gradient:
             store(z + j, choose(inside, slope * splat(scale, z), zero))
-    return line_sum(total)
+    return line_sum(load_line(total))
 
 
 # Cross-entropy of one row is log(sum) * weight - gap: the logarithms are taken together afterwards.
@@ -176,18 +173,17 @@ def cross_entropy_of_probabilities(
     z: Reals, y: Reals, n: int, with_gradient: bool, scale: float, shifted: Reals
 ) -> tuple[float, float, float]:
     """sum, weight and gap, the target being a probability for each class."""
-    zero = splat(0, z)
     padded = padded_row(n, z)
     copy_reals(shifted, z, padded)
     total, largest = exponentials_of_row(z, n)
-    weight = line_of(as_real(0, z))
-    gap = line_of(as_real(0, z))
-    for j in range(0, padded, lanes(z)):
-        target = load(y + j)
-        d = load(shifted + j) - splat(largest, z)
-        add_to_line(weight, j, target)
-        part = gap + (j & (line_lanes(z) - 1))
-        store(part, choose(target == zero, load(part), multiply_add(target, d, load(part))))
+    zero = line_of(0, z)
+    weight = zero
+    gap = zero
+    for j in range(0, padded, line_lanes(z)):
+        target = load_line(y + j)
+        d = load_line(shifted + j) - splat(largest, zero)
+        weight = weight + target
+        gap = choose(target == zero, gap, multiply_add(target, d, gap))
     whole = line_sum(weight)
     if with_gradient:
         for j in range(0, n, lanes(z)):
@@ -277,7 +273,7 @@ def loss_rows(
             value = element_row_of(loss, layer.activation, logits, target, n, with_gradient, scale)
             losses[i] = example_weight * (as_double(value) / outputs)
     if loss == CROSS_ENTROPY:
-        values = line_of(as_real(0, z))
+        values = line_buffer(z)
         for i in range(begin, end, lanes(z)):
             logarithms = logarithm(load_loose(sums + i))
             store(values, multiply_add(logarithms, load_loose(weights + i), -load_loose(gaps + i)))
@@ -305,9 +301,9 @@ def chain_output_rows(layer: Layer, rows: int, dy: Reals, z: Reals, target: Real
         mean = as_real(0, z)
         if layer.activation == SOFTMAX:
             softmax_row(logits, n)
-            total = line_of(as_real(0, z))
-            for j in range(0, padded_row(n, z), lanes(z)):
-                multiply_add_to_line(total, j, load(logits + j), load(target + j))
+            total = line_of(0, z)
+            for j in range(0, n, line_lanes(z)):
+                total = multiply_add(load_line(logits + j), load_line(target + j), total)
             mean = line_sum(total)
         for j in range(0, n, lanes(z)):
             slope = output_slope(layer.activation, load(logits + j), load(target + j), splat(mean, z))

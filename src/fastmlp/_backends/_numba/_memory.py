@@ -208,23 +208,6 @@ def size_of_real(like: Any) -> Any:
 
 
 @primitive
-def line_of(x: Any) -> Any:
-    """A line of 64 bytes on the stack of its kernel, x in every element."""
-
-    def emit(builder: ir.IRBuilder, value: Any) -> Any:
-        lanes = 512 // x.bitwidth
-        line = ir.ArrayType(SCALARS[x], lanes)
-        with builder.goto_entry_block():
-            p = builder.alloca(line)
-            p.align = 64
-        for i in range(lanes):
-            builder.store(value, builder.gep(p, [INT32(0), INT32(i)]))
-        return builder.gep(p, [INT32(0), INT32(0)])
-
-    return Pointer(x), emit
-
-
-@primitive
 def copy_reals(to: Any, source: Any, n: Any) -> Any:
     """C's memcpy, of n elements."""
     size = to.target.bitwidth // 8

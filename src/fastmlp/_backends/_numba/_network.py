@@ -18,12 +18,7 @@ from fastmlp._backends._numba._dense import (
     whole_vectors,
 )
 from fastmlp._backends._numba._gather import input_rows
-from fastmlp._backends._numba._loss import (
-    add_to_line,
-    loss_rows,
-    multiply_add_to_line,
-    output_rows,
-)
+from fastmlp._backends._numba._loss import loss_rows, output_rows
 from fastmlp._backends._numba._memory import (
     Pointer,
     Struct,
@@ -33,7 +28,6 @@ from fastmlp._backends._numba._memory import (
     copy_reals,
     doubles_at,
     is_set,
-    line_of,
     null_like,
 )
 from fastmlp._backends._numba._philox import drop_rows
@@ -59,8 +53,11 @@ from fastmlp._backends._numba._vector import (
     absolute,
     lanes,
     line_lanes,
+    line_of,
     line_sum,
     load,
+    load_line,
+    multiply_add,
     smaller,
     square_root,
     store,
@@ -213,12 +210,12 @@ def penalty_of(plan: Plan) -> float:
         layer = plan.layers[number]
         for i in range(layer.n_in):
             row = plan.parameters + (layer.parameters + i * layer.leading)
-            absolute_sum = line_of(as_real(0, row))
-            square_sum = line_of(as_real(0, row))
-            for j in range(0, layer.n_out, lanes(row)):
-                w = load(row + j)
-                add_to_line(absolute_sum, j, absolute(w))
-                multiply_add_to_line(square_sum, j, w, w)
+            absolute_sum = line_of(0, row)
+            square_sum = line_of(0, row)
+            for j in range(0, layer.n_out, line_lanes(row)):
+                w = load_line(row + j)
+                absolute_sum = absolute_sum + absolute(w)
+                square_sum = multiply_add(w, w, square_sum)
             absolutes += as_double(line_sum(absolute_sum))
             squares += as_double(line_sum(square_sum))
     return plan.l1 * absolutes + plan.l2 / 2 * squares
@@ -232,10 +229,10 @@ def norm_of(plan: Plan, gradients: Reals) -> float:
         layer = plan.layers[number]
         for i in range(layer.n_in + 1):
             row = gradients + (layer.parameters + i * layer.leading)
-            total = line_of(as_real(0, row))
-            for j in range(0, layer.n_out, lanes(row)):
-                d = load(row + j)
-                multiply_add_to_line(total, j, d, d)
+            total = line_of(0, row)
+            for j in range(0, layer.n_out, line_lanes(row)):
+                d = load_line(row + j)
+                total = multiply_add(d, d, total)
             squares += as_double(line_sum(total))
     return square_root(squares)
 

@@ -11,9 +11,7 @@ import numpy as np
 
 from fastmlp._backends._plan import address
 
-_MEMBER = np.dtype(
-    [("index", "i8"), ("count", "i8"), ("arrived", "u8"), ("meetings", "u8"), ("give_way", "u8")]
-)
+_MEMBER = np.dtype([("index", "i8"), ("count", "i8"), ("arrived", "u8"), ("meetings", "u8"), ("give_way", "u8")])
 
 
 def _give_way() -> int:
@@ -25,18 +23,20 @@ def _give_way() -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-def new_members(count: int) -> tuple[list[int], tuple[np.ndarray, ...]]:
-    """The addresses of the members of a team of ``count``; and the arrays these lie in, to be kept alive."""
-    meeting_place = np.zeros(16, dtype=np.int64)  # the two words on different cache lines
-    members = np.zeros(count, dtype=_MEMBER)
-    members["index"] = np.arange(count)
-    members["count"] = count
-    members["arrived"] = address(meeting_place)
-    members["meetings"] = address(meeting_place[8:])
-    if count > 1:
-        members["give_way"] = _give_way()
-    first = address(members)
-    return [first + i * _MEMBER.itemsize for i in range(count)], (members, meeting_place)
+class Members:
+    """A team's members as kernels see them, by their addresses."""
+
+    def __init__(self, count: int) -> None:
+        self._meeting_place = np.zeros(16, dtype=np.int64)  # the two words on different cache lines
+        self._members = np.zeros(count, dtype=_MEMBER)
+        self._members["index"] = np.arange(count)
+        self._members["count"] = count
+        self._members["arrived"] = address(self._meeting_place)
+        self._members["meetings"] = address(self._meeting_place[8:])
+        if count > 1:
+            self._members["give_way"] = _give_way()
+        first = address(self._members)
+        self.addresses = [first + i * _MEMBER.itemsize for i in range(count)]
 
 
 class Pool:

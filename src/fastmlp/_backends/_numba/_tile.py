@@ -108,8 +108,7 @@ class _TileEmitter:
         starts = [self._load(self._vector_at(self.start, i, self.start_row, j)) for i, j in cells]
         offsets = [self._opaque(builder.mul(self.a_row, INT64(i))) for i in range(1, min(rows, POINTER_ROWS))]
         a_starts = [
-            self._opaque(builder.gep(self.a, [builder.mul(self.a_row, INT64(i))]))
-            for i in range(0, rows, POINTER_ROWS)
+            self._opaque(builder.gep(self.a, [builder.mul(self.a_row, INT64(i))])) for i in range(0, rows, POINTER_ROWS)
         ]
         before = builder.block
         loop = builder.append_basic_block(f"tile{rows}x{vectors}")
@@ -141,7 +140,9 @@ class _TileEmitter:
             builder.store(total, self._vector_at(self.c, i, self.c_row, j), align=self.alignment)
         builder.branch(done)
 
-    def _multiply(self, rows: int, vectors: int, a: list[Any], offsets: list[Any], b: Any, sums: list[Any]) -> list[Any]:
+    def _multiply(
+        self, rows: int, vectors: int, a: list[Any], offsets: list[Any], b: Any, sums: list[Any]
+    ) -> list[Any]:
         """One k. Of a and b the smaller side stays in registers while the other streams by."""
 
         def broadcast(i: int) -> Any:

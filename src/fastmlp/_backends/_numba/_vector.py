@@ -14,18 +14,18 @@ from numba.core import types
 from numba.core.datamodel import models, register_default
 
 from fastmlp._backends._numba._compiler import inline, operation, primitive
-from fastmlp._backends._numba._memory import BYTE, INT32, INT64, SCALARS, conversion, real_of
+from fastmlp._backends._numba._memory import BYTE, INT32, INT64, SCALARS, Pointer, conversion, real_of
 from fastmlp._backends._numba._target import current_target
 
 _BIT = ir.IntType(1)
 
 
 class Vector(types.Type):  # type: ignore[misc]
-    """VECTOR_BYTES of the current target, of one element type."""
+    """VECTOR_BYTES of the current target, or as many lanes as given, of one element type."""
 
-    def __init__(self, element: Any) -> None:
+    def __init__(self, element: Any, lanes: int = 0) -> None:
         self.element = element
-        self.lanes = current_target().vector_bytes * 8 // element.bitwidth
+        self.lanes = lanes or current_target().vector_bytes * 8 // element.bitwidth
         self.llvm = ir.VectorType(SCALARS[element], self.lanes)
         super().__init__(f"Vector({element}, {self.lanes})")
 
@@ -36,16 +36,25 @@ class Vector(types.Type):  # type: ignore[misc]
     @property
     def integers(self) -> "Vector":
         """What csrc/vector.h calls ivector."""
-        return Vector(types.int32 if self.element.bitwidth == 32 else types.int64)
+        return Vector(types.int32 if self.element.bitwidth == 32 else types.int64, self.lanes)
 
     @property
     def naturals(self) -> "Vector":
         """What csrc/elementary.h calls nvector."""
-        return Vector(types.uint32 if self.element.bitwidth == 32 else types.uint64)
+        return Vector(types.uint32 if self.element.bitwidth == 32 else types.uint64, self.lanes)
 
     @property
     def reals(self) -> "Vector":
-        return Vector(types.float32 if self.element.bitwidth == 32 else types.float64)
+        return Vector(types.float32 if self.element.bitwidth == 32 else types.float64, self.lanes)
+
+
+def _vector_like(like: Any) -> Vector:
+    return like if isinstance(like, Vector) else Vector(real_of(like))
+
+
+def _line_of(real: Any) -> Vector:
+    """64 bytes, whatever the target: LLVM makes one or several vectors of it."""
+    return Vector(real, 512 // real.bitwidth)
 
 
 @register_default(Vector)
@@ -129,9 +138,8 @@ def constant(single: Any, double: Any) -> Any:
     """A primitive: c(like) is the vector of a constant that differs with the dtype."""
 
     def define(like: Any) -> Any:
-        real = real_of(like)
-        vector = Vector(real)
-        value = _number(single if real == types.float32 else double)
+        vector = _vector_like(like)
+        value = _number(single if vector.element == types.float32 else double)
         return vector, lambda builder, _: ir.Constant(vector.llvm, [value] * vector.lanes)
 
     return primitive(define)
@@ -175,19 +183,14 @@ def _pointer_to_vector(builder: ir.IRBuilder, p: Any, vector: Vector) -> Any:
     return builder.bitcast(p, vector.llvm.as_pointer())
 
 
-def _load(pointer: Any, alignment: int) -> Any:
-    vector = Vector(pointer.target)
-
+def _load(vector: Vector, alignment: int) -> Any:
     def emit(builder: ir.IRBuilder, p: Any) -> Any:
         return builder.load(_pointer_to_vector(builder, p, vector), align=alignment)
 
     return vector, emit
 
 
-def _store(pointer: Any, vector: Any, alignment: int) -> Any:
-    if vector != Vector(pointer.target):
-        return None
-
+def _store(vector: Vector, alignment: int) -> Any:
     def emit(builder: ir.IRBuilder, p: Any, x: Any) -> Any:
         builder.store(x, _pointer_to_vector(builder, p, vector), align=alignment)
 
@@ -196,22 +199,32 @@ def _store(pointer: Any, vector: Any, alignment: int) -> Any:
 
 @primitive
 def load(pointer: Any) -> Any:
-    return _load(pointer, current_target().vector_bytes)
+    return _load(Vector(pointer.target), current_target().vector_bytes)
 
 
 @primitive
 def load_loose(pointer: Any) -> Any:
-    return _load(pointer, pointer.target.bitwidth // 8)
+    return _load(Vector(pointer.target), pointer.target.bitwidth // 8)
+
+
+@primitive
+def load_line(pointer: Any) -> Any:
+    return _load(_line_of(pointer.target), 64)
 
 
 @primitive
 def store(pointer: Any, vector: Any) -> Any:
-    return _store(pointer, vector, current_target().vector_bytes)
+    return _store(vector, current_target().vector_bytes) if vector == Vector(pointer.target) else None
 
 
 @primitive
 def store_loose(pointer: Any, vector: Any) -> Any:
-    return _store(pointer, vector, pointer.target.bitwidth // 8)
+    return _store(vector, pointer.target.bitwidth // 8) if vector == Vector(pointer.target) else None
+
+
+@primitive
+def store_line(pointer: Any, line: Any) -> Any:
+    return _store(line, 64) if line == _line_of(pointer.target) else None
 
 
 @primitive
@@ -226,27 +239,50 @@ def emit_prefetch(builder: ir.IRBuilder, p: Any) -> Any:
     builder.call(function, [builder.bitcast(p, pointer), INT32(0), INT32(3), INT32(1)])  # read, keep, data
 
 
-@primitive
-def line_sum(pointer: Any) -> Any:
-    """The sum of a line: the upper half is added to the lower half until one element is left."""
-    real = pointer.target
-    lanes = 512 // real.bitwidth
+# ---- lines
 
-    def emit(builder: ir.IRBuilder, p: Any) -> Any:
-        line = ir.VectorType(SCALARS[real], lanes)
-        total = builder.load(builder.bitcast(p, line.as_pointer()), align=64)
-        width = lanes // 2
+
+@primitive
+def line_of(x: Any, like: Any) -> Any:
+    """A line with x, rounded to the dtype of ``like``, in every element."""
+    line = _line_of(real_of(like))
+    convert = conversion(x, line.element)
+    return line, lambda builder, value, _: spread(builder, convert(builder, value), line.llvm)
+
+
+@primitive
+def line_buffer(like: Any) -> Any:
+    """A place for a line on the stack of its kernel, all zero."""
+    line = _line_of(real_of(like))
+
+    def emit(builder: ir.IRBuilder, _: Any) -> Any:
+        with builder.goto_entry_block():
+            p = builder.alloca(line.llvm)
+            p.align = 64
+        builder.store(ir.Constant(line.llvm, None), p, align=64)
+        return builder.bitcast(p, SCALARS[line.element].as_pointer())
+
+    return Pointer(line.element), emit
+
+
+@primitive
+def line_sum(line: Any) -> Any:
+    """The sum of a line: the upper half is added to the lower half until one element is left."""
+
+    def emit(builder: ir.IRBuilder, total: Any) -> Any:
+        undefined = ir.Constant(total.type, ir.Undefined)
+        width = line.lanes // 2
         while width:
-            undefined = ir.Constant(total.type, ir.Undefined)
             halves = [
                 builder.shuffle_vector(total, undefined, ir.Constant(ir.VectorType(INT32, width), list(which)))
                 for which in (range(width), range(width, 2 * width))
             ]
             total = builder.fadd(*halves)
+            undefined = ir.Constant(total.type, ir.Undefined)
             width //= 2
         return builder.extract_element(total, INT32(0))
 
-    return real, emit
+    return line.element, emit
 
 
 # ---- vectors from scalars and bits
@@ -255,7 +291,7 @@ def line_sum(pointer: Any) -> Any:
 @primitive
 def splat(x: Any, like: Any) -> Any:
     """x in every lane, of the dtype of ``like``."""
-    vector = Vector(real_of(like))
+    vector = _vector_like(like)
     convert = conversion(x, vector.element)
     return vector, lambda builder, value, _: spread(builder, convert(builder, value), vector.llvm)
 
