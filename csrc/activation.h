@@ -29,15 +29,8 @@ INLINE vector derivative(const int64_t activation, vector z, vector a) {
     case SOFTPLUS: return logistic(z);
     case SIGMOID: return a * (one - a);
     case TANH: return multiply_add(-a, a, one);
-    case GELU: {
-        vector density;
-        const vector cdf = normal_cdf_and_density(z, &density);
-        return multiply_add(z, density, cdf);
-    }
-    case SILU: {
-        const vector s = logistic(z);
-        return s * multiply_add(z, logistic(-z), one); /* z would multiply the rounding error of 1 - s */
-    }
+    case GELU: return gelu_derivative(z);
+    case SILU: return silu_derivative(z);
     case EXP: return a;
     default: return one;
     }

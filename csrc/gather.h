@@ -23,10 +23,14 @@ static void convert_row(real *restrict to, const char *from, int64_t column_stri
 }
 #undef CONVERT
 
-/* The inputs of a block that begins with example `first`: where they are, if the tile can read them there, else in
- * `buffer`, to which the rows of `mine` are brought. */
-static const real *input_rows(const fastmlp_examples *e, int64_t first, range mine, int64_t n_features, real *buffer, int64_t *leading) {
-    if (!e->order && e->x_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64) && e->x_column == sizeof(real) && e->x_row >= 0) {
+/* Rows so far apart share a few sets of the cache. */
+enum { CROWDED_STRIDE = 2048 };
+
+/* The inputs of a block that begins with example `first`: where they are, if the tile can read them there and reads them
+ * well, else in `buffer`, to which the rows of `mine` are brought. */
+static const real *input_rows(const fastmlp_examples *e, int64_t first, int64_t block_rows, range mine, int64_t n_features, real *buffer, int64_t *leading) {
+    if (!e->order && e->x_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64) && e->x_column == sizeof(real) && e->x_row >= 0 &&
+        (e->x_row % CROWDED_STRIDE != 0 || block_rows < 8)) {
         *leading = e->x_row / (int64_t)sizeof(real);
         return (const real *)(e->x + first * e->x_row);
     }

@@ -57,7 +57,7 @@ static void network_forward(network *net, int64_t first, int64_t block_rows, int
     const range mine = share_of(net->member, block_rows, SHARED_ROWS);
     const int64_t rows = mine.to - mine.from;
     net->x_leading = plan->input_leading;
-    net->x = input_rows(net->examples, first, mine, plan->layers[0].n_in, net->workspace + plan->input, &net->x_leading);
+    net->x = input_rows(net->examples, first, block_rows, mine, plan->layers[0].n_in, net->workspace + plan->input, &net->x_leading);
     const real *x = net->x + mine.from * net->x_leading;
     int64_t x_leading = net->x_leading;
     for (int64_t l = 0; l < plan->n_layers; l++) {
@@ -66,7 +66,8 @@ static void network_forward(network *net, int64_t first, int64_t block_rows, int
         const int64_t skipped = mine.from * layer->leading;
         real *z = output_of(net, layer) + skipped;
         real *factor = dropout_step != INFERENCE && layer->factor >= 0 ? net->workspace + layer->factor + skipped : NULL;
-        dense_forward(rows, layer, is_last ? IDENTITY : layer->activation, x, x_leading, net->parameters + layer->parameters, z, factor);
+        dense_forward(rows, layer, is_last ? IDENTITY : layer->activation, x, x_leading, net->parameters + layer->parameters, z, factor,
+                      net->workspace + plan->packed + net->member.index * plan->packed_stride);
         if (dropout_step >= 0 && layer->dropout_from > 0)
             drop_rows(plan->seed, dropout_step, l + 1, layer, batch_row + mine.from, rows, z, factor);
         x = z;
@@ -82,6 +83,7 @@ static void network_backward(const network *net, int64_t rows, real *dx, const g
         net->workspace + plan->constants,
         net->workspace + plan->panel + net->member.index * plan->panel_stride,
         net->workspace + plan->tile + net->member.index * plan->tile_stride,
+        net->workspace + plan->packed + net->member.index * plan->packed_stride,
     };
     for (int64_t l = plan->n_layers - 1; l >= 0; l--) {
         const fastmlp_layer *layer = plan->layers + l, *below = l > 0 ? layer - 1 : NULL;

@@ -25,6 +25,8 @@ typedef real vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef integer ivector __attribute__((vector_size(VECTOR_BYTES)));
 typedef real loose_vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 
+/* for the preprocessor */
+#define LANES_LOG2 (VECTOR_BYTES * 8 / REAL_BITS == 2 ? 1 : VECTOR_BYTES * 8 / REAL_BITS == 4 ? 2 : VECTOR_BYTES * 8 / REAL_BITS == 8 ? 3 : 4)
 enum { LANES = VECTOR_BYTES / sizeof(real), LINE_LANES = 64 / sizeof(real), LINE_VECTORS = 64 / VECTOR_BYTES };
 
 INLINE vector load(const real *p) { return *(const vector *)p; }
@@ -91,12 +93,54 @@ INLINE vector choose(ivector condition, vector yes, vector no) {
 }
 
 /* The order of operands decides what a NaN in x becomes: here it stays. */
+#if defined(__x86_64__)
+INLINE vector at_most(vector x, vector bound) { return (vector)X86(min)(bound, x); }
+INLINE vector at_least(vector x, vector bound) { return (vector)X86(max)(bound, x); }
+#else
 INLINE vector at_most(vector x, vector bound) { return choose(x > bound, bound, x); }
 INLINE vector at_least(vector x, vector bound) { return choose(x < bound, bound, x); }
+#endif
 
 INLINE vector absolute(vector x) { return from_bits(bits_of(x) & ~bits_of(splat((real)-0.0))); }
 
 /* The magnitude of one, the sign of the other. */
 INLINE vector with_sign_of(vector magnitude, vector sign) {
     return from_bits(bits_of(absolute(magnitude)) | (bits_of(sign) & bits_of(splat((real)-0.0))));
+}
+
+/* a0 b0 a1 b1 ... of the lower, or the upper, halves of two vectors. */
+#if LANES_LOG2 == 1
+#define LOWER_LANES 0, 2
+#define UPPER_LANES 1, 3
+#elif LANES_LOG2 == 2
+#define LOWER_LANES 0, 4, 1, 5
+#define UPPER_LANES 2, 6, 3, 7
+#elif LANES_LOG2 == 3
+#define LOWER_LANES 0, 8, 1, 9, 2, 10, 3, 11
+#define UPPER_LANES 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define LOWER_LANES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define UPPER_LANES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#endif
+#if defined(__clang__)
+INLINE vector zip_lower(vector a, vector b) { return __builtin_shufflevector(a, b, LOWER_LANES); }
+INLINE vector zip_upper(vector a, vector b) { return __builtin_shufflevector(a, b, UPPER_LANES); }
+#else
+INLINE vector zip_lower(vector a, vector b) { return __builtin_shuffle(a, b, (ivector){LOWER_LANES}); }
+INLINE vector zip_upper(vector a, vector b) { return __builtin_shuffle(a, b, (ivector){UPPER_LANES}); }
+#endif
+
+/* Rows become columns: each round of zips moves one more bit of the lane's number into the row's. */
+INLINE void transpose_lanes(vector rows[LANES]) {
+#pragma GCC unroll 4
+    for (int width = 1; width < LANES; width *= 2) {
+        vector zipped[LANES];
+#pragma GCC unroll 8
+        for (int i = 0; i < LANES / 2; i++) {
+            zipped[2 * i] = zip_lower(rows[i], rows[i + LANES / 2]);
+            zipped[2 * i + 1] = zip_upper(rows[i], rows[i + LANES / 2]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) rows[i] = zipped[i];
+    }
 }

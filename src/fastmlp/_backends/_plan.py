@@ -44,6 +44,8 @@ _PLAN = [
     ("panel_stride", "i8"),
     ("tile", "i8"),
     ("tile_stride", "i8"),
+    ("packed", "i8"),
+    ("packed_stride", "i8"),
 ]
 _EXAMPLES = np.dtype(
     [
@@ -137,8 +139,11 @@ class Plan:
         plan["losses"] = self._take(rows * 8 // itemsize)
         per_thread = {
             "target": 2 * layout.leading[-1],
-            "panel": max(architecture.layer_sizes) * _PANEL_LINES * line,
+            # Whole vectors of outputs are transposed.
+            "panel": (max(architecture.layer_sizes) + line) * _PANEL_LINES * line,
             "tile": _TILE_LINES * line,
+            # A column of weights has up to TRAINING_ROWS rows of a panel's width.
+            "packed": TRAINING_ROWS * _PANEL_LINES * line,
         }
         for name, size in per_thread.items():
             plan[name] = self.workspace_size

@@ -6,10 +6,11 @@ from fastmlp._backends._numba._elementary import (
     exponential,
     exponential_minus_one,
     gelu,
+    gelu_derivative,
     hyperbolic_tangent,
     logistic,
-    normal_cdf_and_density,
     silu,
+    silu_derivative,
     softplus,
 )
 from fastmlp._backends._numba._structs import (
@@ -71,11 +72,9 @@ def derivative(activation: int, z: Vector, a: Vector) -> Vector:
     if activation == TANH:
         return multiply_add(-a, a, one)
     if activation == GELU:
-        cdf, density = normal_cdf_and_density(z)
-        return multiply_add(z, density, cdf)
+        return gelu_derivative(z)
     if activation == SILU:
-        s = logistic(z)
-        return s * multiply_add(z, logistic(-z), one)  # z would multiply the rounding error of 1 - s
+        return silu_derivative(z)
     if activation == EXP:
         return a
     return one

@@ -5,7 +5,9 @@ Numba's own dispatchers optimize and emit a function again inside each of its ca
 compiles several times faster; and a process that finds the object on disk need not import Numba at all.
 """
 
+import gc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from inspect import Parameter, Signature
 from typing import Any, NamedTuple
@@ -14,7 +16,7 @@ import llvmlite.binding as llvm
 import llvmlite.ir as ir
 import numba.core.typed_passes as typed
 import numba.core.untyped_passes as untyped
-from numba.core import codegen, compiler, cpu, typing
+from numba.core import callconv, codegen, compiler, cpu, typing
 from numba.core import types as types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
@@ -69,7 +71,52 @@ def _builtin_types() -> Any:
     return registry
 
 
+class _CallConvention(callconv.BaseCallConv):  # type: ignore[misc]
+    """Results come back as values. Numba's own also reports exceptions after each call, which kernels do not raise;
+    all those branches take long to compile."""
+
+    def _make_call_helper(self, builder: ir.IRBuilder) -> None:
+        return None
+
+    def get_function_type(self, restype: Any, argtypes: tuple[Any, ...]) -> ir.FunctionType:
+        result = self.context.data_model_manager[restype].get_return_type()
+        return ir.FunctionType(result, list(self._get_arg_packer(argtypes).argument_types))
+
+    def decorate_function(self, fn: ir.Function, args: Any, fe_argtypes: Any, noalias: bool = False) -> None:
+        """Nothing to say of arguments."""
+
+    def get_arguments(self, func: ir.Function) -> Any:
+        return func.args
+
+    def return_value(self, builder: ir.IRBuilder, retval: Any) -> None:
+        builder.ret(retval)
+
+    def return_user_exc(self, builder: ir.IRBuilder, *args: Any, **kwargs: Any) -> None:
+        builder.unreachable()
+
+    def call(self, builder: ir.IRBuilder, callee: ir.Function, restype: Any, argtypes: Any, args: Any) -> Any:
+        packed = self._get_arg_packer(argtypes).as_arguments(builder, args)
+        return self.context.get_returned_value(builder, restype, builder.call(callee, packed))
+
+
 class _TypingContext(typing.Context):  # type: ignore[misc]
+    """Remembers what it has resolved: the few operations of kernels come again and again."""
+
+    def __init__(self) -> None:
+        self._resolved: dict[Any, Any] = {}
+        super().__init__()
+
+    def resolve_function_type(self, func: Any, args: Any, kws: Any) -> Any:
+        if kws:
+            return super().resolve_function_type(func, args, kws)
+        key = (func, tuple(args))
+        if key not in self._resolved:
+            found = super().resolve_function_type(func, args, kws)
+            if found is None:
+                return None
+            self._resolved[key] = found
+        return self._resolved[key]
+
     def _load_builtins(self) -> None:
         self.install_registry(_builtin_types())
 
@@ -81,6 +128,10 @@ class _TargetContext(cpu.CPUContext):  # type: ignore[misc]
     def init(self) -> None:
         super().init()
         self._internal_codegen = _Codegen("fastmlp")
+
+    @property
+    def call_conv(self) -> _CallConvention:
+        return _CallConvention(self)
 
     def load_additional_registries(self) -> None:
         from numba.cpython import builtins, numbers, rangeobj, tupleobj  # noqa: F401
@@ -104,9 +155,7 @@ class _Pipeline(compiler.CompilerBase):  # type: ignore[misc]
             untyped.TranslateByteCode,
             untyped.FixupArgs,
             untyped.IRProcessing,
-            untyped.ReconstructSSA,
             typed.NopythonTypeInference,
-            typed.PreLowerStripPhis,
             typed.NativeLowering,
             typed.NoPythonBackend,
         ):
@@ -120,6 +169,7 @@ def _flags(forceinline: bool) -> Any:
     flags.no_cpython_wrapper = True
     flags.no_cfunc_wrapper = True
     flags.no_rewrites = True
+    flags.enable_ssa = False  # a name has one type in a kernel
     flags.error_model = "numpy"  # kernels never raise
     flags.forceinline = forceinline
     return flags
@@ -158,7 +208,7 @@ class Kernel:
             def generic(self, args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
                 return None if kws else kernel.compile(args).signature
 
-        self._numba_type_ = types.Function(Template)
+        typing_registry.globals.append((self, types.Function(Template)))
 
     def __repr__(self) -> str:
         return f"kernel {self.function.__name__}"
@@ -182,9 +232,21 @@ class Kernel:
                 {},
                 pipeline_class=_Pipeline,
             )
-            known.target.insert_user_function(self, result.fndesc, [result.library])
+            known.target.insert_func_defn([(_call_of(result), self, args)])
             self.compiled[key] = result
         return self.compiled[key]
+
+
+def _call_of(result: Any) -> Any:
+    """What emits a call of a compiled kernel."""
+
+    def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        callee = context.declare_function(builder.module, result.fndesc)
+        return context.call_conv.call(builder, callee, sig.return_type, sig.args, args)
+
+    emit.libs = (result.library,)  # type: ignore[attr-defined]
+    emit.__signature__ = _LOWERED  # type: ignore[attr-defined]
+    return emit
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -206,10 +268,14 @@ class Primitive:
 
     def __init__(self, define: Callable[..., Any], parameters: tuple[str, ...] = ()) -> None:
         self.__name__ = define.__name__
-        self._numba_type_ = types.Function(template_of(self, define, parameters))
+        typing_registry.globals.append((self, types.Function(template_of(self, define, parameters))))
 
     def __call__(self, *args: Any) -> Any:
         raise TypeError(f"{self.__name__} can be called from kernels alone")
+
+
+# Numba asks for the signature of what it calls each time, and working it out takes a while.
+_LOWERED = Signature([Parameter(name, Parameter.POSITIONAL_ONLY) for name in ("context", "builder", "sig", "args")])
 
 
 def template_of(key: Any, define: Callable[..., Any], parameters: tuple[str, ...] = ()) -> Any:
@@ -234,6 +300,7 @@ def template_of(key: Any, define: Callable[..., Any], parameters: tuple[str, ...
                 def lowered(context: Any, builder: Any, sig: Any, values: Any) -> Any:
                     return emit(builder, *values)
 
+                lowered.__signature__ = _LOWERED  # type: ignore[attr-defined]
                 known.target.insert_func_defn([(lowered, key, args)])
                 signatures[at] = signature(result, *args)
                 if by_name:
@@ -282,7 +349,7 @@ def _entry_module(entry: Entry) -> tuple[_Library, str]:
     callee = ir.Function(module, convention.get_function_type(restype, argtypes), result.fndesc.llvm_func_name)
     function = ir.Function(module, c_type, entry.name)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
-    _, value = convention.call_function(builder, callee, restype, argtypes, function.args)
+    value = convention.call(builder, callee, restype, argtypes, function.args)
     if is_void:
         builder.ret_void()
     else:
@@ -292,7 +359,7 @@ def _entry_module(entry: Entry) -> tuple[_Library, str]:
 
 def emit_object(entries: list[Entry], target: Target) -> bytes:
     """The entries and all they call as one object for ``target``."""
-    with global_compiler_lock, compiling_for(target):
+    with global_compiler_lock, compiling_for(target), _without_garbage_collection():
         seen: set[_Library] = set()
         texts: list[str] = []
         for entry in entries:
@@ -300,16 +367,28 @@ def emit_object(entries: list[Entry], target: Target) -> bytes:
             texts.append(text)
             for each in library.with_callees(seen):
                 texts += each.texts
-    machine = target_machine(target)
-    module = llvm.parse_assembly("")
-    for text in texts:
-        module.link_in(llvm.parse_assembly(text))
-    module.triple = llvm.get_process_triple()
-    module.data_layout = str(machine.target_data)
-    _hide_all_but({entry.name for entry in entries}, module)
-    module.verify()
-    _optimize(module, machine)
-    return bytes(machine.emit_object(module))
+        machine = target_machine(target)
+        module = llvm.parse_assembly("")
+        for text in texts:
+            module.link_in(llvm.parse_assembly(text))
+        module.triple = llvm.get_process_triple()
+        module.data_layout = str(machine.target_data)
+        _hide_all_but({entry.name for entry in entries}, module)
+        module.verify()
+        _optimize(module, machine)
+        return bytes(machine.emit_object(module))
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Compiling makes so many objects, most of which live on, that collecting takes an eighth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _hide_all_but(names: set[str], module: Any) -> None:

@@ -15,13 +15,17 @@ from fastmlp._backends._numba._activation import (
     chain_rows_by_factor,
 )
 from fastmlp._backends._numba._compiler import inline, kernel
-from fastmlp._backends._numba._memory import Pointer, Struct, as_real, constructor, copy_reals, is_set
+from fastmlp._backends._numba._memory import Pointer, Struct, constructor, copy_reals, is_set, size_of_real
 from fastmlp._backends._numba._structs import Layer, Reals
 from fastmlp._backends._numba._tile import multiply_rows, next_tile_vectors, tile_operands
 from fastmlp._backends._numba._update import add_rows, update_rows, update_step_struct
-from fastmlp._backends._numba._vector import lanes, line_lanes, smaller
+from fastmlp._backends._numba._vector import lanes, line_lanes, load, smaller, store, transpose_lanes
 
 CHUNK_ROWS = 48
+# A product is cut so that its a (rows x depth) and one column of its b stay in the caches: 192 KB and 32 KB.
+BLOCK_ROWS = 96
+BLOCK_DEPTH_BYTES = 2048
+PACKED_COLUMNS = 256  # layers from here on copy what they read again and again from lines that lie pages apart
 
 
 @inline
@@ -31,33 +35,69 @@ def panel_units(like: Reals) -> int:
 
 
 @inline
+def block_depth(like: Reals) -> int:
+    """BLOCK_DEPTH"""
+    return BLOCK_DEPTH_BYTES // size_of_real(like)
+
+
+@inline
 def whole_vectors(n: int, like: Reals) -> int:
     return (n + lanes(like) - 1) // lanes(like)
 
 
 @kernel
+def pack_column(depth: int, vectors: int, b: Reals, b_row: int, packed: Reals) -> Reals:
+    """One column of b side by side."""
+    for k in range(depth):
+        for j in range(vectors):
+            store(packed + (k * vectors + j) * lanes(b), load(b + (k * b_row + j * lanes(b))))
+    return packed
+
+
+@kernel
 def dense_forward(
-    rows: int, layer: Layer, activation: int, x: Reals, x_leading: int, parameters: Reals, z: Reals, factor: Reals
+    all_rows: int,
+    layer: Layer,
+    activation: int,
+    x: Reals,
+    x_leading: int,
+    parameters: Reals,
+    z: Reals,
+    factor: Reals,
+    packed: Reals,
 ) -> None:
     """z = f(x W^T + b) over some rows. With ``factor`` (leading as z) f'(z) is kept there."""
     leading = layer.leading
     vectors = whole_vectors(layer.n_out, x)
-    j = 0
-    while j < vectors:
-        step = next_tile_vectors(rows, vectors - j)
-        at = j * lanes(x)
-        t = tile_operands(
-            a=x, a_row=x_leading, a_step=1,
-            b=parameters + at, b_row=leading,
-            start=parameters + (layer.n_in * leading + at), start_row=0,
-            c=z + at, c_row=leading, depth=layer.n_in,
-        )  # fmt: skip
-        multiply_rows(rows, step, t)
-        if is_set(factor):
-            activate_rows_keeping_factor(activation, rows, step, z + at, factor + at, leading)
-        else:
-            activate_rows(activation, rows, step, z + at, leading)
-        j += step
+    bias = parameters + layer.n_in * leading
+    for row in range(0, all_rows, BLOCK_ROWS):
+        rows = smaller(BLOCK_ROWS, all_rows - row)
+        is_packed = layer.n_out >= PACKED_COLUMNS and rows >= BLOCK_ROWS // 2
+        for k in range(0, layer.n_in, block_depth(x)):
+            depth = smaller(block_depth(x), layer.n_in - k)
+            is_first = k == 0
+            is_last = k + depth == layer.n_in
+            j = 0
+            while j < vectors:
+                step = next_tile_vectors(rows, vectors - j)
+                at = j * lanes(x)
+                b = parameters + (k * leading + at)
+                c = z + (row * leading + at)
+                t = tile_operands(
+                    a=x + (row * x_leading + k), a_row=x_leading, a_step=1,
+                    b=pack_column(depth, step, b, leading, packed) if is_packed else b,
+                    b_row=step * lanes(x) if is_packed else leading,
+                    next_b=b + step * lanes(x), next_row=leading,
+                    start=bias + at if is_first else c, start_row=0 if is_first else leading,
+                    c=c, c_row=leading, depth=depth,
+                )  # fmt: skip
+                multiply_rows(rows, step, t)
+                if is_last:
+                    if is_set(factor):
+                        activate_rows_keeping_factor(activation, rows, step, c, factor + (row * leading + at), leading)
+                    else:
+                        activate_rows(activation, rows, step, c, leading)
+                j += step
 
 
 # What becomes of a gradient tile.
@@ -108,7 +148,7 @@ def dense_weight_gradient(
         direct = sink.use == STORE_GRADIENT
         t = tile_operands(
             a=a, a_row=1, a_step=a_step,
-            b=dz + j * lanes(a), b_row=leading,
+            b=dz + j * lanes(a), b_row=leading, next_b=dz + (j + step) * lanes(a), next_row=leading,
             start=zeros, start_row=0,
             c=sink.gradients + at if direct else tile, c_row=leading if direct else step * lanes(a), depth=rows,
         )  # fmt: skip
@@ -124,18 +164,11 @@ def dense_weight_gradient(
 @kernel
 def transpose_panel(layer: Layer, parameters: Reals, first: int, units: int, panel: Reals) -> None:
     """panel[k][u] = parameters of unit first + u and output k: W^T of a panel, zero beyond its units."""
-    leading = layer.leading
-    width = whole_vectors(units, panel) * lanes(panel)
-    row = panel_units(panel)
-    source = parameters + first * leading
-    for k0 in range(0, layer.n_out, line_lanes(panel)):
-        k1 = smaller(k0 + line_lanes(panel), layer.n_out)
-        for u in range(units):
-            for k in range(k0, k1):
-                panel[k * row + u] = source[u * leading + k]
-        for u in range(units, width):
-            for k in range(k0, k1):
-                panel[k * row + u] = as_real(0, panel)
+    source = parameters + first * layer.leading
+    for u in range(0, units, lanes(panel)):
+        for k in range(0, layer.n_out, lanes(panel)):
+            row = panel_units(panel)
+            transpose_lanes(source + (u * layer.leading + k), layer.leading, units - u, panel + (k * row + u), row)
 
 
 @kernel
@@ -155,31 +188,34 @@ def dense_input_gradient(
 ) -> None:
     """dL/da of a panel of the layer's input units, chunk by chunk into ``tile``; and through the activation below in
     place over its outputs a, or (without ``below``) into dx, rows of n_in."""
+    leading = layer.leading
     vectors = whole_vectors(units, dz)
+    tile_row = panel_units(dz)
     for row in range(0, rows, CHUNK_ROWS):
         chunk = smaller(CHUNK_ROWS, rows - row)
-        j = 0
-        while j < vectors:
-            step = next_tile_vectors(chunk, vectors - j)
-            tile_row = step * lanes(dz)
-            t = tile_operands(
-                a=dz + row * layer.leading, a_row=layer.leading, a_step=1,
-                b=panel + j * lanes(dz), b_row=panel_units(dz),
-                start=zeros, start_row=0,
-                c=tile, c_row=tile_row, depth=layer.n_out,
-            )  # fmt: skip
-            multiply_rows(chunk, step, t)
-            if is_set(below):
-                at = row * below.leading + first + j * lanes(dz)
-                if is_set(factor):
-                    chain_rows_by_factor(chunk, step, tile, tile_row, factor + at, a + at, below.leading)
-                else:
-                    chain_rows(below.activation, chunk, step, tile, tile_row, a + at, below.leading)
+        for k in range(0, layer.n_out, block_depth(dz)):
+            j = 0
+            while j < vectors:
+                step = next_tile_vectors(chunk, vectors - j)
+                b = panel + (k * tile_row + j * lanes(dz))
+                c = tile + j * lanes(dz)
+                t = tile_operands(
+                    a=dz + (row * leading + k), a_row=leading, a_step=1,
+                    b=b, b_row=tile_row, next_b=b + step * lanes(dz), next_row=tile_row,
+                    start=c if k else zeros, start_row=tile_row if k else 0,
+                    c=c, c_row=tile_row, depth=smaller(block_depth(dz), layer.n_out - k),
+                )  # fmt: skip
+                multiply_rows(chunk, step, t)
+                j += step
+        if is_set(below):
+            at = row * below.leading + first
+            if is_set(factor):
+                chain_rows_by_factor(chunk, vectors, tile, tile_row, factor + at, a + at, below.leading)
             else:
-                width = smaller(tile_row, units - j * lanes(dz))
-                for i in range(chunk):
-                    copy_reals(dx + ((row + i) * layer.n_in + first + j * lanes(dz)), tile + i * tile_row, width)
-            j += step
+                chain_rows(below.activation, chunk, vectors, tile, tile_row, a + at, below.leading)
+        else:
+            for i in range(chunk):
+                copy_reals(dx + ((row + i) * layer.n_in + first), tile + i * tile_row, units)
 
 
 BackwardScratch = Any
@@ -193,11 +229,21 @@ def backward_scratch_struct(real: Any) -> Struct:
             "constants": Pointer(real),  # a line of ones and then zeros
             "panel": Pointer(real),  # W^T of a panel
             "tile": Pointer(real),
+            "packed": Pointer(real),  # a panel of inputs
         },
     )
 
 
 backward_scratch = constructor(backward_scratch_struct, like="constants")
+
+
+@kernel
+def pack_panel(rows: int, units: int, a: Reals, a_leading: int, packed: Reals) -> Reals:
+    """A panel of a side by side. The panel is read again for every column of the product, and its lines lie pages
+    apart."""
+    for i in range(rows):
+        copy_reals(packed + i * panel_units(a), a + i * a_leading, units)
+    return packed
 
 
 @kernel
@@ -227,7 +273,12 @@ def dense_backward(
         units = smaller(panel_units(a), end - first)
         if wants_input:
             transpose_panel(layer, sink.parameters + layer.parameters, first, units, scratch.panel)
-        dense_weight_gradient(rows, layer, first, units, a + first, a_leading, dz, zeros, scratch.tile, sink)
+        inputs = a + first
+        step = a_leading
+        if layer.n_out >= PACKED_COLUMNS:
+            inputs = pack_panel(rows, units, a + first, a_leading, scratch.packed)
+            step = panel_units(a)
+        dense_weight_gradient(rows, layer, first, units, inputs, step, dz, zeros, scratch.tile, sink)
         if wants_input:
             dense_input_gradient(
                 rows, layer, below, first, units, dz, scratch.panel, zeros, scratch.tile, a, factor, dx

@@ -1,6 +1,6 @@
-"""Vectorised elementary functions, the same bits on every instruction set with FMA: only exactly rounded operations,
-in a fixed order. As csrc/elementary.h, which csrc's tests hold to errors of a few ULP. Subnormal results may come out
-as zero."""
+"""Elementary functions of vectors: only correctly rounded operations in a fixed order, so the bits are the same on
+every instruction set with FMA. As csrc/elementary.h, which tells the errors. Subnormal results may come out as zero,
+subnormal arguments may count as zero."""
 
 from fastmlp._backends._numba._compiler import inline
 from fastmlp._backends._numba._structs import Vector

@@ -8,7 +8,7 @@ from fastmlp._backends._numba._compiler import Entry, kernel
 from fastmlp._backends._numba._dense import ADD_GRADIENT, STORE_GRADIENT, gradient_sink
 from fastmlp._backends._numba._elementary import NAN
 from fastmlp._backends._numba._loss import chain_output_rows
-from fastmlp._backends._numba._memory import Pointer, as_double, as_integer, constructor, is_set
+from fastmlp._backends._numba._memory import Pointer, as_double, as_integer, constructor, is_set, pick
 from fastmlp._backends._numba._network import (
     NO_DROPOUT,
     SHARED_ROWS,
@@ -28,7 +28,17 @@ from fastmlp._backends._numba._network import (
     share_of,
     train_step,
 )
-from fastmlp._backends._numba._structs import SCHEDULE, Plan, Schedule, arguments_struct, call_struct, plan_struct
+from fastmlp._backends._numba._structs import (
+    EXAMPLES,
+    SCHEDULE,
+    Examples,
+    Plan,
+    Reals,
+    Schedule,
+    arguments_struct,
+    call_struct,
+    plan_struct,
+)
 from fastmlp._backends._numba._team import MEMBER, Member, meet
 from fastmlp._backends._numba._update import begin_update, end_update, update_step
 from fastmlp._backends._numba._vector import flush_subnormals, restore_mode, smaller
@@ -63,7 +73,7 @@ def backward_member(net: Network, c: Arguments) -> None:
     for first in range(0, c.n, plan.block_rows):
         rows = smaller(plan.block_rows, c.n - first)
         begin, end = share_of(net.member, rows, SHARED_ROWS)
-        use = ADD_GRADIENT if first else STORE_GRADIENT
+        use = pick(first > 0, ADD_GRADIENT, STORE_GRADIENT)
         sink = gradient_sink(use=use, gradients=c.gradients, parameters=net.parameters, update=0)
         network_forward(net, first, rows, 0, NO_DROPOUT)
         target = net.workspace + (plan.target + net.member.index * plan.target_stride)
@@ -178,13 +188,27 @@ single_member = constructor(lambda real: MEMBER, like="index")
 
 
 @kernel
-def forward_call(call: Call, logits: int) -> None:
-    """The forward pass that a call record describes, on one thread."""
+def forward_alone(plan: Plan, workspace: Reals, e: Examples, n: int, out: Reals, logits: int) -> None:
     c = arguments(
-        plan=call.plan, workspace=call.workspace, examples=call.examples, n=call.n, out=call.out, option=logits,
+        plan=plan, workspace=workspace, examples=e, n=n, out=out, option=logits,
         dy=0, dx=0, outs=0, schedule=0, update=0, gradients=0, losses=0, value=0.0, taken=0,
     )  # fmt: skip
     run(FORWARD, c, single_member(index=0, count=1, arrived=0, meetings=0, give_way=0))
+
+
+@kernel
+def forward(plan: Plan, workspace: Reals, e: Examples, n: int, out: Reals, logits: int) -> int:
+    """The forward pass, unless it is worth several threads; returns how many."""
+    threads = threads_for_call(plan, n, 1)
+    if threads == 1:
+        forward_alone(plan, workspace, e, n, out, logits)
+    return threads
+
+
+@kernel
+def forward_call(call: Call, logits: int) -> None:
+    """The forward pass that a call record describes, on one thread."""
+    forward_alone(call.plan, call.workspace, call.examples, call.n, call.out, logits)
 
 
 @kernel
@@ -206,11 +230,13 @@ def step_call(call: Call, dropout_step: int) -> float:
 def entries(real: Any) -> list[Entry]:
     """What Python calls, for one type of reals."""
     integer, plan, call = types.int64, Pointer(plan_struct(real)), Pointer(call_struct(real))
+    reals, examples = Pointer(real), Pointer(EXAMPLES)
     return [
         Entry("run", run, (integer, Pointer(arguments_struct(real)), Pointer(MEMBER))),
         Entry("penalty", penalty, (plan,)),
         Entry("threads_for_call", threads_for_call, (plan, integer, integer)),
         Entry("threads_for_run", threads_for_run, (plan, Pointer(SCHEDULE))),
+        Entry("forward", forward, (plan, reals, examples, integer, reals, integer)),
         Entry("forward_call", forward_call, (call, integer)),
         Entry("step_call", step_call, (call, integer)),
     ]

@@ -11,6 +11,7 @@ from fastmlp._backends._numba._memory import (
     float64_at,
     int64_at,
     is_set,
+    pick,
     reals_at,
     size_of_real,
 )
@@ -29,7 +30,7 @@ def example_row(e: Examples, i: int) -> int:
 
 @inline
 def is_own_type(code: int, like: Reals) -> bool:
-    return code == (FLOAT32 if is_single(like) else FLOAT64)
+    return code == pick(is_single(like), FLOAT32, FLOAT64)
 
 
 @kernel
@@ -47,13 +48,22 @@ def convert_row(to: Reals, source: Bytes, column_stride: int, code: int, n: int)
             to[j] = as_real(int64_at(source + j * column_stride), to)
 
 
+CROWDED_STRIDE = 2048  # rows so many bytes apart share a few sets of the cache
+
+
 @kernel
 def input_rows(
-    e: Examples, first: int, begin: int, end: int, n_features: int, buffer: Reals, leading: int
+    e: Examples, first: int, block_rows: int, begin: int, end: int, n_features: int, buffer: Reals, leading: int
 ) -> tuple[Reals, int]:
-    """The inputs of a block that begins with example ``first``: where they are, if the tile can read them there, else
-    in ``buffer``, to which rows begin .. end - 1 are brought; and the elements from row to row."""
-    if not is_set(e.order) and is_own_type(e.x_type, buffer) and e.x_column == size_of_real(buffer) and e.x_row >= 0:
+    """The inputs of a block that begins with example ``first``: where they are, if the tile can read them there and
+    reads them well, else in ``buffer``, to which rows begin .. end - 1 are brought; and elements from row to row."""
+    if (
+        not is_set(e.order)
+        and is_own_type(e.x_type, buffer)
+        and e.x_column == size_of_real(buffer)
+        and e.x_row >= 0
+        and (e.x_row % CROWDED_STRIDE != 0 or block_rows < 8)
+    ):
         return reals_at(e.x + first * e.x_row, buffer), e.x_row // size_of_real(buffer)
     for i in range(begin, end):
         row = example_row(e, first + i)

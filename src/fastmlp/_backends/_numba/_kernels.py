@@ -26,6 +26,7 @@ _SIGNATURES = {
     "penalty": "double(*)(int64_t plan)",
     "threads_for_call": "int64_t(*)(int64_t plan, int64_t n, int64_t passes)",
     "threads_for_run": "int64_t(*)(int64_t plan, int64_t schedule)",
+    "forward": "int64_t(*)(int64_t plan, int64_t workspace, int64_t examples, int64_t n, int64_t out, int64_t logits)",
     "forward_call": "void(*)(int64_t call, int64_t logits)",
     "step_call": "double(*)(int64_t call, int64_t dropout_step)",
 }
@@ -76,6 +77,7 @@ class NumbaKernels:
         self._run = functions["run"]
         self._threads_for_call = functions["threads_for_call"]
         self._threads_for_run = functions["threads_for_run"]
+        self._forward = functions["forward"]
         self._step_call = functions["step_call"]
         self.forward_call = functions["forward_call"]
         self.penalty = functions["penalty"]
@@ -95,8 +97,11 @@ class NumbaKernels:
         return arguments
 
     def forward(self, plan: int, workspace: int, examples: int, n: int, out: int, logits: int) -> None:
-        threads = self._threads_for_call(plan, n, _FORWARD_PASS)
-        self._call(_FORWARD, threads, plan=plan, workspace=workspace, examples=examples, n=n, out=out, option=logits)
+        threads = self._forward(plan, workspace, examples, n, out, logits)
+        if threads > 1:
+            self._call(
+                _FORWARD, threads, plan=plan, workspace=workspace, examples=examples, n=n, out=out, option=logits
+            )
 
     def layer_outputs(self, plan: int, workspace: int, examples: int, n: int, outs: int) -> None:
         threads = self._threads_for_call(plan, n, _FORWARD_PASS)

@@ -162,6 +162,13 @@ def as_integer(x: Any) -> Any:
 
 
 @primitive
+def pick(condition: Any, yes: Any, no: Any) -> Any:
+    """condition ? yes : no, where these are module constants: Numba gives a name that is assigned one the type of its
+    value."""
+    return (yes, lambda builder, c, x, y: builder.select(c, x, y)) if yes == no else None
+
+
+@primitive
 def null_like(pointer: Any) -> Any:
     return pointer, lambda builder, p: ir.Constant(p.type, None)
 

@@ -29,6 +29,7 @@ from fastmlp._backends._numba._memory import (
     doubles_at,
     is_set,
     null_like,
+    pick,
 )
 from fastmlp._backends._numba._philox import drop_rows
 from fastmlp._backends._numba._structs import (
@@ -125,7 +126,7 @@ def network_forward(net: Network, first: int, block_rows: int, batch_row: int, d
     rows = end - begin
     layer = plan.layers
     x, x_leading = input_rows(
-        net.examples, first, begin, end, layer.n_in, net.workspace + plan.input, plan.input_leading
+        net.examples, first, block_rows, begin, end, layer.n_in, net.workspace + plan.input, plan.input_leading
     )
     net.x = x
     net.x_leading = x_leading
@@ -137,10 +138,9 @@ def network_forward(net: Network, first: int, block_rows: int, batch_row: int, d
         factor = null_like(z)
         if dropout_step != INFERENCE and layer.factor >= 0:
             factor = net.workspace + (layer.factor + skipped)
-        activation = layer.activation
-        if number == plan.n_layers - 1:
-            activation = IDENTITY
-        dense_forward(rows, layer, activation, x, x_leading, net.parameters + layer.parameters, z, factor)
+        activation = pick(number == plan.n_layers - 1, IDENTITY, layer.activation)
+        packed = net.workspace + (plan.packed + net.member.index * plan.packed_stride)
+        dense_forward(rows, layer, activation, x, x_leading, net.parameters + layer.parameters, z, factor, packed)
         if dropout_step >= 0 and layer.dropout_from > 0:
             drop_rows(plan.seed, dropout_step, number + 1, layer, batch_row + begin, rows, z, factor)
         x = z
@@ -159,6 +159,7 @@ def network_backward(net: Network, rows: int, dx: Reals, sink: GradientSink) -> 
         constants=net.workspace + plan.constants,
         panel=net.workspace + (plan.panel + member.index * plan.panel_stride),
         tile=net.workspace + (plan.tile + member.index * plan.tile_stride),
+        packed=net.workspace + (plan.packed + member.index * plan.packed_stride),
     )
     for number in range(plan.n_layers - 1, -1, -1):
         layer = plan.layers[number]
@@ -282,7 +283,7 @@ def data_gradients(net: Network, first: int, n: int, divisor: float, dropout_ste
     total = 0.0
     for row in range(0, n, block_rows):
         rows = smaller(block_rows, n - row)
-        use = ADD_GRADIENT if row else STORE_GRADIENT
+        use = pick(row > 0, ADD_GRADIENT, STORE_GRADIENT)
         sink = gradient_sink(use=use, gradients=gradients, parameters=net.parameters, update=0)
         network_forward(net, first + row, rows, row, dropout_step)
         total += block_loss(net, first + row, rows, True, divisor)

@@ -1,4 +1,4 @@
-"""Where threads that work on one call together meet. The threads themselves are Python's: _threads.py.
+"""Where threads that work on one call together meet. The threads themselves are Python's: _pool.py.
 
 As csrc/team.h: a call's members share its rows and its layers' units, and meet after each part.
 """

@@ -489,6 +489,40 @@ def with_sign_of(magnitude: Any, sign: Any) -> Any:
     return magnitude, lambda builder, x, y: call_intrinsic(builder, "llvm.copysign", x, y)
 
 
+def _zip(builder: ir.IRBuilder, a: Any, b: Any) -> list[Any]:
+    """a0 b0 a1 b1 ... of the lower, and of the upper, halves of two vectors."""
+    lanes = a.type.count
+    order = [half * lanes // 2 + i // 2 + i % 2 * lanes for half in range(2) for i in range(lanes)]
+    masks = [ir.Constant(ir.VectorType(INT32, lanes), part) for part in (order[:lanes], order[lanes:])]
+    return [builder.shuffle_vector(a, b, mask) for mask in masks]
+
+
+@primitive
+def transpose_lanes(source: Any, source_row: Any, count: Any, to: Any, to_row: Any) -> Any:
+    """Brings as many rows as there are lanes, one vector of each, into columns; rows from ``count`` on are zero.
+
+    Each round of zips moves one more bit of the lane's number into the row's.
+    """
+    vector = Vector(source.target)
+    alignment = current_target().vector_bytes
+
+    def emit(builder: ir.IRBuilder, p: Any, p_row: Any, n: Any, q: Any, q_row: Any) -> None:
+        rows = []
+        for i in range(vector.lanes):
+            exists = builder.icmp_signed("<", INT64(i), n)
+            place = builder.gep(p, [builder.select(exists, builder.mul(p_row, INT64(i)), INT64(0))])
+            row = builder.load(_pointer_to_vector(builder, place, vector), align=alignment)
+            rows.append(builder.select(exists, row, ir.Constant(vector.llvm, None)))
+        for _ in range(vector.lanes.bit_length() - 1):
+            half = vector.lanes // 2
+            rows = [zipped for i in range(half) for zipped in _zip(builder, rows[i], rows[i + half])]
+        for i, row in enumerate(rows):
+            place = builder.gep(q, [builder.mul(q_row, INT64(i))])
+            builder.store(row, _pointer_to_vector(builder, place, vector), align=alignment)
+
+    return types.void, emit
+
+
 # ---- subnormals
 
 _FLUSH = {"x86": 0x8040, "aarch64": 1 << 24}  # MXCSR: results and operands; FPCR: both
