@@ -19,13 +19,16 @@ INLINE vector penalty_gradient(vector g, vector p, real l1, real l2) {
     return g + choose(p > zero, slope, choose(p < zero, -slope, zero));
 }
 
-/* One vector of one optimizer's update; `at` is its place in every arena. */
-INLINE void update_vector(const int64_t code, const update_step *s, const int is_weight, vector g, int64_t at) {
+/* One vector of one optimizer's update; `at` is its place in every arena. A plain update has neither penalty nor
+ * clipping nor weight decay. */
+INLINE void update_vector(const int64_t code, const update_step *s, const int is_plain, const int is_weight, vector g, int64_t at) {
     real *p = s->parameters + at, *first = s->first + at, *second = s->second + at;
     vector x = load(p);
-    if (is_weight && (s->l1 != 0 || s->l2 != 0)) g = penalty_gradient(g, x, s->l1, s->l2);
-    if (s->clip != 1) g *= splat(s->clip);
-    if (is_weight && s->shrink != 1) x *= splat(s->shrink);
+    if (!is_plain) {
+        if (is_weight && (s->l1 != 0 || s->l2 != 0)) g = penalty_gradient(g, x, s->l1, s->l2);
+        if (s->clip != 1) g *= splat(s->clip);
+        if (is_weight && s->shrink != 1) x *= splat(s->shrink);
+    }
     const vector rate = splat(-s->rate), beta1 = splat(s->beta1), beta2 = splat(s->beta2);
     switch (code) {
     case SGD: x = multiply_add(rate, g, x); break;
@@ -54,17 +57,22 @@ INLINE void update_vector(const int64_t code, const update_step *s, const int is
     store(p, x);
 }
 
-INLINE void update_loop(const int64_t code, const update_step *s, int is_weight, int64_t rows, int64_t vectors, const real *g, int64_t g_row, int64_t at, int64_t leading) {
+INLINE void update_loop(const int64_t code, const update_step *step, const int is_plain, int is_weight, int64_t rows, int64_t vectors, const real *g, int64_t g_row, int64_t at, int64_t leading) {
+    const update_step s = *step; /* which no store below can change */
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < vectors; j++)
-            update_vector(code, s, is_weight, load(g + i * g_row + j * LANES), at + i * leading + j * LANES);
+            update_vector(code, &s, is_plain, is_weight, load(g + i * g_row + j * LANES), at + i * leading + j * LANES);
 }
 
 /* Updates rows of a layer's matrix that begin at `at` in every arena, from gradients g. */
 static void update_rows(const update_step *s, int is_weight, int64_t rows, int64_t vectors, const real *g, int64_t g_row, int64_t at, int64_t leading) {
+    const int is_plain = s->l1 == 0 && s->l2 == 0 && s->clip == 1 && s->shrink == 1;
     switch (s->code) {
-#define CASE(CODE) \
-    case CODE: update_loop(CODE, s, is_weight, rows, vectors, g, g_row, at, leading); return;
+#define CASE(CODE)                                                                                        \
+    case CODE:                                                                                            \
+        if (is_plain) update_loop(CODE, s, 1, is_weight, rows, vectors, g, g_row, at, leading);           \
+        else update_loop(CODE, s, 0, is_weight, rows, vectors, g, g_row, at, leading);                    \
+        return;
         CASE(SGD) CASE(MOMENTUM) CASE(NESTEROV) CASE(ADAM) CASE(RMSPROP)
 #undef CASE
     }
