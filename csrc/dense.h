@@ -21,9 +21,36 @@ static const real *pack_column(int64_t depth, int64_t vectors, const real *b, in
     return packed;
 }
 
+/* z = x W^T + b for one example: eight rows of the weights at a time, each read from end to end. Columns of tiles would
+ * take a few lines out of every row, and the memory of a wide layer is slow at that. */
+static void dense_forward_row(const fastmlp_layer *layer, const real *x, const real *parameters, real *z) {
+    enum { ROWS = 8 };
+    const int64_t leading = layer->leading, vectors = whole_vectors(layer->n_out);
+    const real *start = parameters + layer->n_in * leading;
+    for (int64_t k = 0; k < layer->n_in; k += ROWS, start = z) {
+        const int64_t rows = smaller(ROWS, layer->n_in - k);
+        const real *weights = parameters + k * leading;
+        for (int64_t j = 0; j < vectors; j++, weights += LANES) {
+            vector sum = load(start + j * LANES);
+            if (rows == ROWS) {
+#pragma GCC unroll 8
+                for (int i = 0; i < ROWS; i++) sum = multiply_add(splat(x[k + i]), load(weights + i * leading), sum);
+            } else
+                for (int64_t i = 0; i < rows; i++) sum = multiply_add(splat(x[k + i]), load(weights + i * leading), sum);
+            store(z + j * LANES, sum);
+        }
+    }
+}
+
 /* z = f(x W^T + b) over some rows. With `factor` (leading as z) f'(z) is kept there. */
 static void dense_forward(int64_t all_rows, const fastmlp_layer *layer, int64_t activation, const real *x, int64_t x_leading, const real *parameters, real *z, real *factor, real *packed) {
     const int64_t leading = layer->leading, vectors = whole_vectors(layer->n_out);
+    if (all_rows == 1 && layer->n_out >= PACKED_COLUMNS) {
+        dense_forward_row(layer, x, parameters, z);
+        if (factor) activate_rows_keeping_factor(activation, 1, vectors, z, factor, leading);
+        else activate_rows(activation, 1, vectors, z, leading);
+        return;
+    }
     for (int64_t row = 0; row < all_rows; row += BLOCK_ROWS, x += BLOCK_ROWS * x_leading, z += BLOCK_ROWS * leading) {
         const int64_t rows = smaller(BLOCK_ROWS, all_rows - row);
         const int is_packed = layer->n_out >= PACKED_COLUMNS && rows >= BLOCK_ROWS / 2;
