@@ -19,7 +19,16 @@ from fastmlp._backends._numba._memory import Pointer, Struct, constructor, copy_
 from fastmlp._backends._numba._structs import Layer, Reals
 from fastmlp._backends._numba._tile import multiply_rows, next_tile_vectors, tile_operands
 from fastmlp._backends._numba._update import add_rows, update_rows, update_step_struct
-from fastmlp._backends._numba._vector import lanes, line_lanes, load, smaller, store, transpose_lanes
+from fastmlp._backends._numba._vector import (
+    lanes,
+    line_lanes,
+    load,
+    multiply_add,
+    smaller,
+    splat,
+    store,
+    transpose_lanes,
+)
 
 CHUNK_ROWS = 48
 # A product is cut so that its a (rows x depth) and one column of its b stay in the caches: 192 KB and 32 KB.
@@ -54,6 +63,27 @@ def pack_column(depth: int, vectors: int, b: Reals, b_row: int, packed: Reals) -
     return packed
 
 
+ROWS_OF_ONE_EXAMPLE = 8
+
+
+@kernel
+def dense_forward_row(layer: Layer, x: Reals, parameters: Reals, z: Reals) -> None:
+    """z = x W^T + b for one example: eight rows of the weights at a time, each read from end to end. Columns of tiles
+    would take a few lines out of every row, and the memory of a wide layer is slow at that."""
+    leading = layer.leading
+    vectors = whole_vectors(layer.n_out, x)
+    start = parameters + layer.n_in * leading
+    for k in range(0, layer.n_in, ROWS_OF_ONE_EXAMPLE):
+        rows = smaller(ROWS_OF_ONE_EXAMPLE, layer.n_in - k)
+        weights = parameters + k * leading
+        for j in range(vectors):
+            total = load(start + j * lanes(x))
+            for i in range(rows):
+                total = multiply_add(splat(x[k + i], total), load(weights + (i * leading + j * lanes(x))), total)
+            store(z + j * lanes(x), total)
+        start = z
+
+
 @kernel
 def dense_forward(
     all_rows: int,
@@ -70,6 +100,13 @@ def dense_forward(
     leading = layer.leading
     vectors = whole_vectors(layer.n_out, x)
     bias = parameters + layer.n_in * leading
+    if all_rows == 1 and layer.n_out >= PACKED_COLUMNS:
+        dense_forward_row(layer, x, parameters, z)
+        if is_set(factor):
+            activate_rows_keeping_factor(activation, 1, vectors, z, factor, leading)
+        else:
+            activate_rows(activation, 1, vectors, z, leading)
+        return
     for row in range(0, all_rows, BLOCK_ROWS):
         rows = smaller(BLOCK_ROWS, all_rows - row)
         is_packed = layer.n_out >= PACKED_COLUMNS and rows >= BLOCK_ROWS // 2
