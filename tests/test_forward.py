@@ -23,6 +23,7 @@ SIZES = [
     (70, 31, 48, 49, 10),
     (5, 1, 5),
     (6,) * 9,
+    (11, 300, 257, 5),  # one example takes a way of its own through layers from 256 on
 ]
 
 
