@@ -38,9 +38,9 @@ typedef struct {
     int64_t losses;               /* (block_rows) doubles: weight * loss of each example */
     /* one for each thread, a stride apart */
     int64_t target, target_stride; /* two rows of the last layer: one of targets, one to work with */
-    int64_t panel, panel_stride;   /* W^T of one panel of units: (widest output in whole lines, PANEL) */
+    int64_t panel, panel_stride;   /* a panel of inputs, (PANEL, block_rows) */
+    int64_t column, column_stride; /* a column of W^T: (BLOCK_DEPTH, MAX_TILE_VECTORS vectors) */
     int64_t tile, tile_stride;     /* what tiles of the backward pass are computed in */
-    int64_t packed, packed_stride; /* a panel of inputs, (block_rows, PANEL), or a column of weights */
     fastmlp_layer layers[];       /* n_layers of them */
 } fastmlp_plan;
 

@@ -64,13 +64,15 @@ INLINE void update_loop(const int64_t code, const update_step *step, const int i
             update_vector(code, &s, is_plain, is_weight, load(g + i * g_row + j * LANES), at + i * leading + j * LANES);
 }
 
+INLINE int is_plain(const update_step *s) { return s->l1 == 0 && s->l2 == 0 && s->clip == 1 && s->shrink == 1; }
+
 /* Updates rows of a layer's matrix that begin at `at` in every arena, from gradients g. */
 static void update_rows(const update_step *s, int is_weight, int64_t rows, int64_t vectors, const real *g, int64_t g_row, int64_t at, int64_t leading) {
-    const int is_plain = s->l1 == 0 && s->l2 == 0 && s->clip == 1 && s->shrink == 1;
+    const int plain = is_plain(s);
     switch (s->code) {
 #define CASE(CODE)                                                                                        \
     case CODE:                                                                                            \
-        if (is_plain) update_loop(CODE, s, 1, is_weight, rows, vectors, g, g_row, at, leading);           \
+        if (plain) update_loop(CODE, s, 1, is_weight, rows, vectors, g, g_row, at, leading);           \
         else update_loop(CODE, s, 0, is_weight, rows, vectors, g, g_row, at, leading);                    \
         return;
         CASE(SGD) CASE(MOMENTUM) CASE(NESTEROV) CASE(ADAM) CASE(RMSPROP)
@@ -78,13 +80,6 @@ static void update_rows(const update_step *s, int is_weight, int64_t rows, int64
     }
 }
 
-static void add_rows(int64_t rows, int64_t vectors, const real *g, int64_t g_row, real *sum, int64_t leading) {
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < vectors; j++) {
-            real *p = sum + i * leading + j * LANES;
-            store(p, load(p) + load(g + i * g_row + j * LANES));
-        }
-}
 
 /* The constants of the step that follows. */
 static update_step begin_update(const fastmlp_update *u, double rate, double eps, real *parameters) {

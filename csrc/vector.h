@@ -20,6 +20,21 @@ INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 typedef struct {
     int64_t from, to;
 } range;
+/* Part i of n things: equal parts of whole units. */
+INLINE range part_of(int64_t n, int64_t parts, int64_t i, int64_t unit) {
+    const int64_t units = (n + unit - 1) / unit;
+    return (range){smaller(n, units * i / parts * unit), smaller(n, units * (i + 1) / parts * unit)};
+}
+
+/* The same value, of which the compiler knows nothing. */
+INLINE int64_t opaque(int64_t x) {
+    __asm__("" : "+r"(x));
+    return x;
+}
+INLINE const real *opaque_pointer(const real *p) {
+    __asm__("" : "+r"(p));
+    return p;
+}
 
 typedef real vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef integer ivector __attribute__((vector_size(VECTOR_BYTES)));
@@ -71,6 +86,19 @@ INLINE vector multiply_add(vector a, vector b, vector c) {
     return __builtin_aarch64_fmav2df(a, b, c);
 #else
     return a * b + c;
+#endif
+}
+
+/* *sum += a * b. Written out, since gcc left alone moves the sums of a tile from register to register. */
+INLINE void accumulate(vector *sum, vector a, vector b) {
+#if defined(__x86_64__) && HAS_FMA
+#if REAL_BITS == 32
+    __asm__("vfmadd231ps %1, %2, %0" : "+v"(*sum) : "v"(b), "v"(a));
+#else
+    __asm__("vfmadd231pd %1, %2, %0" : "+v"(*sum) : "v"(b), "v"(a));
+#endif
+#else
+    *sum = multiply_add(a, b, *sum);
 #endif
 }
 

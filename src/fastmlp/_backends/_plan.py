@@ -42,10 +42,10 @@ _PLAN = [
     ("target_stride", "i8"),
     ("panel", "i8"),
     ("panel_stride", "i8"),
+    ("column", "i8"),
+    ("column_stride", "i8"),
     ("tile", "i8"),
     ("tile_stride", "i8"),
-    ("packed", "i8"),
-    ("packed_stride", "i8"),
 ]
 _EXAMPLES = np.dtype(
     [
@@ -98,8 +98,9 @@ INFERENCE_ROWS = 256
 THREAD_PRODUCTS = 1_250_000
 
 _PANEL_LINES = 3  # csrc/dense.h
-_TILE_LINES = 48 * 8  # csrc/dense.h: CHUNK_ROWS rows of the widest tile
-_ZERO_LINES = 8  # csrc/tile.h: the widest tile
+_BLOCK_ROWS = 192
+_BLOCK_DEPTH_LINES = 1280 // LINE_BYTES
+_MAX_TILE_LINES = 8  # csrc/tile.h: the widest tile
 
 
 class Plan:
@@ -134,16 +135,14 @@ class Plan:
         plan["thread_products"] = THREAD_PRODUCTS
         plan["block_rows"] = rows
         plan["input_leading"] = leading_dimension(architecture.layer_sizes[0], itemsize)
-        plan["constants"] = self._take(line + _ZERO_LINES * line)
+        plan["constants"] = self._take(line + _MAX_TILE_LINES * line)
         plan["parts"] = self._take(3 * rows + line)
         plan["losses"] = self._take(rows * 8 // itemsize)
         per_thread = {
             "target": 2 * layout.leading[-1],
-            # Whole vectors of outputs are transposed.
-            "panel": (max(architecture.layer_sizes) + line) * _PANEL_LINES * line,
-            "tile": _TILE_LINES * line,
-            # A column of weights has up to TRAINING_ROWS rows of a panel's width.
-            "packed": TRAINING_ROWS * _PANEL_LINES * line,
+            "panel": rows * _PANEL_LINES * line,
+            "column": _BLOCK_DEPTH_LINES * line * _MAX_TILE_LINES * line,
+            "tile": max(_BLOCK_ROWS * _PANEL_LINES, _PANEL_LINES * line * _MAX_TILE_LINES) * line,
         }
         for name, size in per_thread.items():
             plan[name] = self.workspace_size

@@ -59,6 +59,7 @@ from fastmlp._backends._numba._vector import (
     load,
     load_line,
     multiply_add,
+    part_of,
     smaller,
     square_root,
     store,
@@ -104,10 +105,8 @@ def output_of(net: Network, layer: Layer) -> Reals:
 
 @inline
 def share_of(member: Member, n: int, unit: int) -> tuple[int, int]:
-    """A member's share of n things, from one to before the other, cut at whole units of so many."""
-    units = (n + unit - 1) // unit
-    begin = smaller(n, units * member.index // member.count * unit)
-    return begin, smaller(n, units * (member.index + 1) // member.count * unit)
+    """A member's share of n things, from one to before the other."""
+    return part_of(n, member.count, member.index, unit)
 
 
 SHARED_ROWS = 12  # rows are shared by whole tiles
@@ -139,8 +138,7 @@ def network_forward(net: Network, first: int, block_rows: int, batch_row: int, d
         if dropout_step != INFERENCE and layer.factor >= 0:
             factor = net.workspace + (layer.factor + skipped)
         activation = pick(number == plan.n_layers - 1, IDENTITY, layer.activation)
-        packed = net.workspace + (plan.packed + net.member.index * plan.packed_stride)
-        dense_forward(rows, layer, activation, x, x_leading, net.parameters + layer.parameters, z, factor, packed)
+        dense_forward(rows, layer, activation, x, x_leading, net.parameters + layer.parameters, z, factor)
         if dropout_step >= 0 and layer.dropout_from > 0:
             drop_rows(plan.seed, dropout_step, number + 1, layer, batch_row + begin, rows, z, factor)
         x = z
@@ -158,8 +156,8 @@ def network_backward(net: Network, rows: int, dx: Reals, sink: GradientSink) -> 
     scratch = backward_scratch(
         constants=net.workspace + plan.constants,
         panel=net.workspace + (plan.panel + member.index * plan.panel_stride),
+        column=net.workspace + (plan.column + member.index * plan.column_stride),
         tile=net.workspace + (plan.tile + member.index * plan.tile_stride),
-        packed=net.workspace + (plan.packed + member.index * plan.packed_stride),
     )
     for number in range(plan.n_layers - 1, -1, -1):
         layer = plan.layers[number]

@@ -1,9 +1,11 @@
 """The one matrix product of the package: a tile of a few rows by a few vectors, summed in registers.
 
-    c[i][j] = start[i][j] + sum_k a[i][k] * b[k][j]
+    sum[i][j] = start[i][j] + sum_k a[i][k] * b[k][j],  and then  c = sum  or  c += scale * sum
 
 As csrc/tile.h. Every output adds k = 0, 1, 2, ... with one multiply_add each, whatever the tile: results do not depend
-on how the work is cut. ``a`` has general strides, ``b`` and ``c`` have rows of whole aligned vectors.
+on how the work is cut. ``b`` and ``c`` have rows of whole aligned vectors. Of ``a`` one stride is 1: from k to k + 1
+where rows of it are multiplied (forward, and the input's gradient), from row to row where columns are (the weights'
+gradient).
 
 The tiles are written in LLVM IR: from loops in Python, LLVM keeps the sums in memory.
 """
@@ -16,10 +18,15 @@ from numba.core import types
 from fastmlp._backends._numba._compiler import inline, kernel, primitive
 from fastmlp._backends._numba._memory import BYTE, INT32, INT64, Pointer, Struct, constructor
 from fastmlp._backends._numba._target import current_target
-from fastmlp._backends._numba._vector import Vector, emit_multiply_add, emit_prefetch, spread
+from fastmlp._backends._numba._vector import Vector, emit_multiply_add, emit_prefetch, prefetch, spread
 
 MAX_TILE_VECTORS = 8
-PREFETCH_ROWS = 8
+MAX_TILE_ROWS = 12
+UNROLLED = 4  # csrc/tile.h has the reasons
+POINTER_ROWS = 3
+UNROLLED_SUMS = 8  # smaller tiles take one k at a time, and so less long to compile
+
+ROWS_OF_A, COLUMNS_OF_A = range(2)
 
 
 def _tile_registers() -> int:
@@ -50,16 +57,15 @@ def tiles() -> list[tuple[int, int]]:
     ]
 
 
-TileOperands = Any
+Product = Any
 
 
-def tile_operands_struct(real: Any) -> Struct:
+def product_struct(real: Any) -> Struct:
     return Struct(
-        f"tile_operands_{real}",
+        f"product_{real}",
         {
             "a": Pointer(real),
-            "a_row": types.int64,  # elements from row to row
-            "a_step": types.int64,  # and from k to k + 1
+            "a_stride": types.int64,  # elements from row to row; of columns from k to k + 1
             "b": Pointer(real),
             "b_row": types.int64,
             "start": Pointer(real),  # one row for all (start_row 0) or a row each
@@ -67,26 +73,23 @@ def tile_operands_struct(real: Any) -> Struct:
             "c": Pointer(real),
             "c_row": types.int64,
             "depth": types.int64,
-            "next_b": Pointer(real),  # what the next column of tiles will read: fetched while this one is computed
+            "scale": real,  # 0: c is overwritten
+            # What the next product will read: fetched while this one is computed, a row with every four k.
+            "next": Pointer(real),
             "next_row": types.int64,
+            "next_rows": types.int64,
         },
     )
 
 
-tile_operands = constructor(tile_operands_struct, like="a")
-
-
-# Rows of a that share a pointer. Each has a register for its offset: from one pointer and multiples of a_row LLVM makes
-# a chain of additions, which takes longer than the multiplications.
-POINTER_ROWS = 4
+product = constructor(product_struct, like="a")
 
 
 class _TileEmitter:
     """Emits one tile after the other into the cases of a switch."""
 
     a: Any
-    a_row: Any
-    a_step: Any
+    a_stride: Any
     b: Any
     b_row: Any
     start: Any
@@ -94,66 +97,91 @@ class _TileEmitter:
     c: Any
     c_row: Any
     depth: Any
-    next_b: Any
+    scale: Any
+    next: Any
     next_row: Any
 
     def __init__(self, builder: ir.IRBuilder, struct: Struct, operands: Any) -> None:
         self.builder = builder
-        self.vector = Vector(struct.fields["a"].target)
+        real = struct.fields["a"].target
+        self.vector = Vector(real)
         self.alignment = current_target().vector_bytes
         self.line_vectors = 64 // self.alignment
         for name in struct.fields:
             place = builder.gep(operands, [INT32(0), INT32(struct.place_of(name))])
             setattr(self, name, builder.load(place))
+        self.real_bytes = real.bitwidth // 8
+        self.a_bytes, self.b_bytes, self.next_bytes = (
+            builder.mul(stride, INT64(self.real_bytes)) for stride in (self.a_stride, self.b_row, self.next_row)
+        )
+        self.a_thrice, self.b_thrice = (
+            self._opaque(builder.mul(stride, INT64(3))) for stride in (self.a_bytes, self.b_bytes)
+        )
 
-    def emit(self, rows: int, vectors: int, done: Any) -> None:
+    def emit(self, kind: int, rows: int, vectors: int, done: Any) -> None:
+        """One tile, from the block at hand to ``done``."""
         builder = self.builder
         cells = [(i, j) for i in range(rows) for j in range(vectors)]
         starts = [self._load(self._vector_at(self.start, i, self.start_row, j)) for i, j in cells]
-        offsets = [self._opaque(builder.mul(self.a_row, INT64(i))) for i in range(1, min(rows, POINTER_ROWS))]
-        a_starts = [
-            self._opaque(builder.gep(self.a, [builder.mul(self.a_row, INT64(i))])) for i in range(0, rows, POINTER_ROWS)
-        ]
-        before = builder.block
-        loop = builder.append_basic_block(f"tile{rows}x{vectors}")
-        after = builder.append_basic_block(f"tile{rows}x{vectors}.end")
-        builder.cbranch(builder.icmp_signed(">", self.depth, INT64(0)), loop, after)
+        a = [self.a]
+        while kind == ROWS_OF_A and len(a) * POINTER_ROWS < rows:
+            a.append(self._opaque(self._moved(a[-1], self.a_thrice)))
 
+        def four(places: list[Any], sums: list[Any]) -> tuple[list[Any], list[Any]]:
+            # Opaque, or LLVM keeps a pointer for every row, more than there are registers for.
+            following, b, *a = map(self._opaque, places)
+            for k in range(UNROLLED):
+                if kind == ROWS_OF_A:
+                    a_k = [builder.gep(pointer, [INT64(k)]) for pointer in a]
+                else:
+                    a_k = [self._at_multiple(a[0], self.a_bytes, self.a_thrice, k)]
+                sums = self._step(kind, rows, vectors, a_k, self._at_multiple(b, self.b_bytes, self.b_thrice, k), sums)
+            for j in range(0, vectors, self.line_vectors):
+                emit_prefetch(builder, builder.bitcast(self._vector_at(following, 0, self.b_row, j), BYTE.as_pointer()))
+            return [self._moved(following, self.next_bytes), *self._advanced(kind, b, a, UNROLLED)], sums
+
+        def one(places: list[Any], sums: list[Any]) -> tuple[list[Any], list[Any]]:
+            b, *a = places
+            return self._advanced(kind, b, a, 1), self._step(kind, rows, vectors, a, b, sums)
+
+        places, sums, rest = [self.b, *a], starts, self.depth
+        if rows * vectors >= UNROLLED_SUMS:
+            quads, rest = builder.ashr(self.depth, INT64(2)), builder.and_(self.depth, INT64(UNROLLED - 1))
+            (_, *places), sums = self._loop(quads, [self.next, *places], sums, four)
+        _, sums = self._loop(rest, places, sums, one)
+        self._finish(rows, vectors, sums, done)
+
+    def _loop(self, count: Any, places: list[Any], sums: list[Any], body: Any) -> tuple[list[Any], list[Any]]:
+        """Does ``body`` so many times, and returns what it leaves."""
+        builder = self.builder
+        first = [count, *places, *sums]
+        before = builder.block
+        loop, after = builder.append_basic_block("k"), builder.append_basic_block("k.end")
+        builder.cbranch(builder.icmp_signed(">", count, INT64(0)), loop, after)
         builder.position_at_end(loop)
-        first = [INT64(0), self.next_b, self.b, *a_starts, *starts]
         phis = [builder.phi(value.type) for value in first]
-        (k, ahead, b), a, sums = phis[:3], phis[3 : 3 + len(a_starts)], phis[3 + len(a_starts) :]
-        for j in range(0, vectors, self.line_vectors):
-            emit_prefetch(builder, builder.bitcast(self._vector_at(ahead, 0, self.b_row, j), BYTE.as_pointer()))
-        results = self._multiply(rows, vectors, a, offsets, b, sums)
-        steps = [builder.gep(pointer, [self.a_step]) for pointer in a]
-        next_rows = [builder.gep(ahead, [self.next_row]), builder.gep(b, [self.b_row])]
-        later = [builder.add(k, INT64(1)), *next_rows, *steps, *results]
-        builder.cbranch(builder.icmp_signed("<", later[0], self.depth), loop, after)
+        next_places, next_sums = body(phis[1 : 1 + len(places)], phis[1 + len(places) :])
+        later = [builder.sub(phis[0], INT64(1)), *next_places, *next_sums]
+        builder.cbranch(builder.icmp_signed(">", later[0], INT64(0)), loop, after)
         for phi, value, next_value in zip(phis, first, later):
             phi.add_incoming(value, before)
             phi.add_incoming(next_value, loop)
-
         builder.position_at_end(after)
-        totals = []
-        for start, result in zip(starts, results):
-            total = builder.phi(self.vector.llvm)
-            total.add_incoming(start, before)
-            total.add_incoming(result, loop)
-            totals.append(total)
-        for (i, j), total in zip(cells, totals):
-            builder.store(total, self._vector_at(self.c, i, self.c_row, j), align=self.alignment)
-        builder.branch(done)
+        results = []
+        for value, next_value in zip(first[1:], later[1:]):
+            results.append(builder.phi(value.type))
+            results[-1].add_incoming(value, before)
+            results[-1].add_incoming(next_value, loop)
+        return results[: len(places)], results[len(places) :]
 
-    def _multiply(
-        self, rows: int, vectors: int, a: list[Any], offsets: list[Any], b: Any, sums: list[Any]
-    ) -> list[Any]:
+    def _step(self, kind: int, rows: int, vectors: int, a: list[Any], b: Any, sums: list[Any]) -> list[Any]:
         """One k. Of a and b the smaller side stays in registers while the other streams by."""
 
         def broadcast(i: int) -> Any:
-            place, row_of_pointer = a[i // POINTER_ROWS], i % POINTER_ROWS
-            if row_of_pointer:
-                place = self.builder.gep(place, [offsets[row_of_pointer - 1]])
+            if kind == COLUMNS_OF_A:
+                place = self.builder.gep(a[0], [INT64(i)])
+            else:
+                place = self._at_multiple(a[i // POINTER_ROWS], self.a_bytes, self.a_thrice, i % POINTER_ROWS)
             return spread(self.builder, self.builder.load(place), self.vector.llvm)
 
         def row(j: int) -> Any:
@@ -169,6 +197,39 @@ class _TileEmitter:
         for i, j, a_i, b_j in cells:
             results[i * vectors + j] = emit_multiply_add(self.builder, a_i, b_j, sums[i * vectors + j])
         return results
+
+    def _advanced(self, kind: int, b: Any, a: list[Any], steps: int) -> list[Any]:
+        """b, and the pointers into a, so many k later."""
+        builder = self.builder
+        a_bytes = INT64(steps * self.real_bytes) if kind == ROWS_OF_A else builder.mul(self.a_bytes, INT64(steps))
+        return [self._moved(b, builder.mul(self.b_bytes, INT64(steps))), *(self._moved(p, a_bytes) for p in a)]
+
+    def _finish(self, rows: int, vectors: int, sums: list[Any], done: Any) -> None:
+        builder = self.builder
+        places = [self._vector_at(self.c, i, self.c_row, j) for i in range(rows) for j in range(vectors)]
+        added, stored = builder.append_basic_block("added"), builder.append_basic_block("stored")
+        is_added = builder.fcmp_unordered("!=", self.scale, ir.Constant(self.scale.type, 0.0))
+        builder.cbranch(is_added, added, stored)
+        builder.position_at_end(added)
+        scale = spread(builder, self.scale, self.vector.llvm)
+        for place, total in zip(places, sums):
+            result = emit_multiply_add(builder, scale, total, self._load(place))
+            builder.store(result, place, align=self.alignment)
+        builder.branch(done)
+        builder.position_at_end(stored)
+        for place, total in zip(places, sums):
+            builder.store(total, place, align=self.alignment)
+        builder.branch(done)
+
+    def _at_multiple(self, pointer: Any, stride: Any, thrice: Any, times: int) -> Any:
+        """0 to 3 strides on, which an instruction can add by itself."""
+        if times == 0:
+            return pointer
+        return self._moved(pointer, thrice if times == 3 else self.builder.mul(stride, INT64(times)))
+
+    def _moved(self, pointer: Any, byte_count: Any) -> Any:
+        place = self.builder.gep(self.builder.bitcast(pointer, BYTE.as_pointer()), [byte_count])
+        return self.builder.bitcast(place, pointer.type)
 
     def _vector_at(self, pointer: Any, row: int, row_elements: Any, j: int) -> Any:
         """The place of vector j of a row."""
@@ -186,20 +247,21 @@ class _TileEmitter:
 
 
 @primitive
-def tile_multiply(rows: Any, vectors: Any, t: Any) -> Any:
-    """Computes the tile of so many rows and vectors that the operands describe."""
+def tile_multiply(kind: Any, rows: Any, vectors: Any, p: Any) -> Any:
+    """Computes the tile of so many rows and vectors that the product describes."""
 
-    def emit(builder: ir.IRBuilder, row_count: Any, vector_count: Any, operands: Any) -> None:
+    def emit(builder: ir.IRBuilder, kind_of_a: Any, row_count: Any, vector_count: Any, operands: Any) -> None:
         done = builder.append_basic_block("tile.done")
         unknown = builder.append_basic_block("tile.unknown")
-        key = builder.add(builder.mul(vector_count, INT64(16)), row_count)
-        emitter = _TileEmitter(builder, t.target, operands)
-        switch = builder.switch(key, unknown)
-        for tile_rows, tile_vectors in tiles():
-            case = builder.append_basic_block(f"tile{tile_rows}x{tile_vectors}.start")
-            switch.add_case(INT64(tile_vectors * 16 + tile_rows), case)
-            builder.position_at_end(case)
-            emitter.emit(tile_rows, tile_vectors, done)
+        shape = builder.add(builder.mul(vector_count, INT64(16)), row_count)
+        emitter = _TileEmitter(builder, p.target, operands)
+        switch = builder.switch(builder.add(builder.mul(kind_of_a, INT64(256)), shape), unknown)
+        for tile_kind in (ROWS_OF_A, COLUMNS_OF_A):
+            for tile_rows, tile_vectors in tiles():
+                case = builder.append_basic_block(f"tile{tile_rows}x{tile_vectors}")
+                switch.add_case(INT64(tile_kind * 256 + tile_vectors * 16 + tile_rows), case)
+                builder.position_at_end(case)
+                emitter.emit(tile_kind, tile_rows, tile_vectors, done)
         builder.position_at_end(unknown)
         builder.unreachable()
         builder.position_at_end(done)
@@ -230,19 +292,26 @@ def next_tile_vectors(rows: int, left: int) -> int:
 
 
 @kernel
-def multiply_rows(rows: int, vectors: int, t: TileOperands) -> None:
-    """All rows of one column of tiles, split evenly. Moves the operands.
-
-    The first tile fetches the next column's b, whose lines lie pages apart where no hardware looks for them; the others
-    what they read themselves eight rows later.
-    """
-    count = (rows + most_tile_rows(vectors) - 1) // most_tile_rows(vectors)
-    rows_ahead = t.b + PREFETCH_ROWS * t.b_row
-    for i in range(count):
-        tile_rows = rows * (i + 1) // count - rows * i // count
-        tile_multiply(tile_rows, vectors, t)
-        t.next_b = rows_ahead
-        t.next_row = t.b_row
-        t.a = t.a + tile_rows * t.a_row
-        t.start = t.start + tile_rows * t.start_row
-        t.c = t.c + tile_rows * t.c_row
+def multiply(kind: int, rows: int, vectors: int, p: Product) -> None:
+    """All rows of one column of tiles, the last two of one height. Moves the product on by them."""
+    most = most_tile_rows(vectors)
+    fetched = p.depth // UNROLLED
+    reads_c = p.scale != 0 or p.start_row != 0
+    while rows > 0:
+        tile_rows = most
+        if rows <= most:
+            tile_rows = rows
+        elif rows < 2 * most:
+            tile_rows = (rows + 1) // 2
+        if reads_c:
+            for row in range(tile_rows, 2 * tile_rows):
+                prefetch(p.c + row * p.c_row)
+        tile_multiply(kind, tile_rows, vectors, p)
+        p.a = p.a + (tile_rows if kind == COLUMNS_OF_A else tile_rows * p.a_stride)
+        p.start = p.start + tile_rows * p.start_row
+        p.c = p.c + tile_rows * p.c_row
+        p.next = p.next + fetched * p.next_row
+        p.next_rows -= fetched
+        if p.next_rows <= 0:
+            p.next_row = 0
+        rows -= tile_rows

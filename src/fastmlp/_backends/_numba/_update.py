@@ -97,6 +97,12 @@ def update_loop(
             update_vector(code, s, is_weight, gradient, at + i * leading + j * lanes(g))
 
 
+@inline
+def is_plain(s: UpdateStep) -> bool:
+    """Whether there is neither a penalty nor clipping nor weight decay."""
+    return s.l1 == 0 and s.l2 == 0 and s.clip == 1 and s.shrink == 1
+
+
 @kernel
 def update_rows(
     s: UpdateStep, is_weight: bool, rows: int, vectors: int, g: Reals, g_row: int, at: int, leading: int
@@ -112,14 +118,6 @@ def update_rows(
         update_loop(ADAM, s, is_weight, rows, vectors, g, g_row, at, leading)
     elif s.code == RMSPROP:
         update_loop(RMSPROP, s, is_weight, rows, vectors, g, g_row, at, leading)
-
-
-@kernel
-def add_rows(rows: int, vectors: int, g: Reals, g_row: int, total: Reals, leading: int) -> None:
-    for i in range(rows):
-        for j in range(vectors):
-            p = total + (i * leading + j * lanes(g))
-            store(p, load(p) + load(g + (i * g_row + j * lanes(g))))
 
 
 @kernel

@@ -91,6 +91,13 @@ def smaller(a: int, b: int) -> int:
     return a if a < b else b
 
 
+@inline
+def part_of(n: int, parts: int, i: int, unit: int) -> tuple[int, int]:
+    """Part i of n things: equal parts of whole units."""
+    units = (n + unit - 1) // unit
+    return smaller(n, units * i // parts * unit), smaller(n, units * (i + 1) // parts * unit)
+
+
 # ---- lanes
 
 
