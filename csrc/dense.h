@@ -28,7 +28,7 @@ static void dense_forward_row(const fastmlp_layer *layer, const real *x, const r
         for (int64_t j = 0; j < vectors; j++, weights += LANES) {
             vector sum = load(start + j * LANES);
             if (rows == ROWS) {
-#pragma GCC unroll 8
+                UNROLL
                 for (int i = 0; i < ROWS; i++) sum = multiply_add(splat(x[k + i]), load(weights + i * leading), sum);
             } else
                 for (int64_t i = 0; i < rows; i++) sum = multiply_add(splat(x[k + i]), load(weights + i * leading), sum);
@@ -131,10 +131,10 @@ static const real *pack_transposed(int64_t units, int64_t outputs, int64_t vecto
     for (int64_t u = 0; u < vectors * LANES; u += LANES)
         for (int64_t k = 0; k < outputs; k += LANES) {
             vector rows[LANES];
-#pragma GCC unroll 16
+            UNROLL
             for (int i = 0; i < LANES; i++) { rows[i] = u + i < units ? load(parameters + (u + i) * leading + k) : splat(0); __builtin_prefetch(parameters + (u + i + vectors * LANES) * leading + k); }
             transpose_lanes(rows);
-#pragma GCC unroll 16
+            UNROLL
             for (int i = 0; i < LANES; i++) store(packed + (k + i) * vectors * LANES + u, rows[i]);
         }
     return packed;

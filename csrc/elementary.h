@@ -30,7 +30,7 @@ typedef natural nvector __attribute__((vector_size(VECTOR_BYTES)));
 /* Coefficients from the highest degree down. */
 INLINE vector horner(vector x, const real *coefficients, int count) {
     vector sum = splat(coefficients[0]);
-#pragma GCC unroll 32
+    UNROLL
     for (int i = 1; i < count; i++) sum = multiply_add(sum, x, splat(coefficients[i]));
     return sum;
 }

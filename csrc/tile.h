@@ -36,12 +36,12 @@ INLINE const real *moved(const real *p, int64_t bytes) { return (const real *)((
 /* One k. a[0] points at column k, or every pointer at k in the first of its rows. */
 INLINE void tile_step(const tile_kind kind, const int rows, const int vectors, const real *const *a, int64_t a_bytes, const real *b, vector sum[][MAX_TILE_VECTORS]) {
     vector row[MAX_TILE_VECTORS];
-#pragma GCC unroll 8
+    UNROLL
     for (int j = 0; j < vectors; j++) row[j] = load(b + j * LANES);
-#pragma GCC unroll 16
+    UNROLL
     for (int i = 0; i < rows; i++) {
         const vector x = splat(kind == COLUMNS_OF_A ? a[0][i] : *moved(a[i / POINTER_ROWS], i % POINTER_ROWS * a_bytes));
-#pragma GCC unroll 8
+        UNROLL
         for (int j = 0; j < vectors; j++) accumulate(&sum[i][j], x, row[j]);
     }
 }
@@ -54,41 +54,41 @@ INLINE void tile_multiply(const tile_kind kind, const int rows, const int vector
     const int64_t a_thrice = opaque(3 * a_bytes), b_thrice = opaque(3 * b_bytes);
     const int64_t next_bytes = p->next_row * (int64_t)sizeof(real);
     const real *a[MAX_POINTERS] = {p->a}, *b = p->b, *next = p->next;
-#pragma GCC unroll 4
+    UNROLL
     for (int i = 1; i < pointers; i++) a[i] = opaque_pointer(moved(a[i - 1], a_thrice));
     vector sum[MAX_TILE_ROWS][MAX_TILE_VECTORS];
-#pragma GCC unroll 16
+    UNROLL
     for (int i = 0; i < rows; i++)
-#pragma GCC unroll 8
+        UNROLL
         for (int j = 0; j < vectors; j++) sum[i][j] = load(p->start + i * p->start_row + j * LANES);
     int64_t left = p->depth;
     for (; left >= UNROLLED; left -= UNROLLED) {
-#pragma GCC unroll 4
+        UNROLL
         for (int k = 0; k < UNROLLED; k++) {
             const real *a_k[MAX_POINTERS];
-#pragma GCC unroll 4
+            UNROLL
             for (int i = 0; i < pointers; i++) a_k[i] = kind == COLUMNS_OF_A ? moved(a[i], k == 3 ? a_thrice : k * a_bytes) : a[i] + k;
             tile_step(kind, rows, vectors, a_k, a_bytes, moved(b, k == 3 ? b_thrice : k * b_bytes), sum);
         }
-#pragma GCC unroll 4
+        UNROLL
         for (int i = 0; i < pointers; i++) a[i] = kind == COLUMNS_OF_A ? moved(a[i], UNROLLED * a_bytes) : a[i] + UNROLLED;
         b = moved(b, UNROLLED * b_bytes);
-#pragma GCC unroll 8
+        UNROLL
         for (int j = 0; j < vectors; j += LINE_VECTORS) __builtin_prefetch(next + j * LANES);
         next = moved(next, next_bytes);
     }
 #pragma GCC unroll 1
     for (; left > 0; left--) {
         tile_step(kind, rows, vectors, a, a_bytes, b, sum);
-#pragma GCC unroll 4
+        UNROLL
         for (int i = 0; i < pointers; i++) a[i] = kind == COLUMNS_OF_A ? moved(a[i], a_bytes) : a[i] + 1;
         b = moved(b, b_bytes);
     }
     const vector scale = splat(p->scale);
     const int is_added = p->scale != 0;
-#pragma GCC unroll 16
+    UNROLL
     for (int i = 0; i < rows; i++)
-#pragma GCC unroll 8
+        UNROLL
         for (int j = 0; j < vectors; j++) {
             real *c = p->c + i * p->c_row + j * LANES;
             store(c, is_added ? multiply_add(scale, sum[i][j], load(c)) : sum[i][j]);

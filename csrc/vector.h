@@ -7,6 +7,13 @@
 
 #define INLINE static inline __attribute__((always_inline, unused))
 
+/* Before a loop of a few turns that must become straight code, where arrays become registers: a fifth of the speed else. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #if REAL_BITS == 32
 typedef float real;
 typedef int32_t integer;
@@ -160,15 +167,15 @@ INLINE vector zip_upper(vector a, vector b) { return __builtin_shuffle(a, b, (iv
 
 /* Rows become columns: each round of zips moves one more bit of the lane's number into the row's. */
 INLINE void transpose_lanes(vector rows[LANES]) {
-#pragma GCC unroll 4
+    UNROLL
     for (int width = 1; width < LANES; width *= 2) {
         vector zipped[LANES];
-#pragma GCC unroll 8
+        UNROLL
         for (int i = 0; i < LANES / 2; i++) {
             zipped[2 * i] = zip_lower(rows[i], rows[i + LANES / 2]);
             zipped[2 * i + 1] = zip_upper(rows[i], rows[i + LANES / 2]);
         }
-#pragma GCC unroll 16
+        UNROLL
         for (int i = 0; i < LANES; i++) rows[i] = zipped[i];
     }
 }
