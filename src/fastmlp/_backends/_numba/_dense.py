@@ -213,7 +213,8 @@ def dense_weight_gradient(
     scratch: BackwardScratch,
     sink: GradientSink,
 ) -> None:
-    """dW of a panel of units, packed in a, or db: a^T dz over the rows, stored, added, or used for the update at once."""
+    """dW of a panel of units, packed in a, or db: a^T dz over the rows, stored, added, or used for the update at
+    once."""
     leading = layer.leading
     vectors = whole_vectors(layer.n_out, a)
     is_update = sink.use == UPDATE_PARAMETERS
