@@ -1,0 +1,68 @@
+"""What more threads are worth: steps and forward passes with one, two, four ... and the default number of threads.
+
+The numbers go up to the default of this process, which affinity, cgroup quota, OMP_NUM_THREADS and FASTMLP_NUM_THREADS
+bound. With every number the results must be the same bits.
+"""
+
+import numpy as np
+import pytest
+from peers import OURS, maker
+from tables import microseconds, times
+from workloads import cases, require
+
+from fastmlp._bench._check import LEARNING_RATE as LARGE_RATE
+from fastmlp._bench._check import Make, check
+from fastmlp._bench._rounds import stopwatch, time_in_rounds
+from fastmlp._bench._tasks import TASKS, way_of
+from fastmlp._bench._workload import Workload
+from fastmlp._bench._workloads import WORKLOADS
+from fastmlp._threads import threads_for
+
+pytestmark = pytest.mark.only_when_named
+
+SECONDS = 0.3
+LEARNING_RATE = 1e-3
+DEFAULT = "default"
+
+
+def numbers_of_threads() -> list[int]:
+    """1, 2, 4 ... and the default."""
+    most = threads_for(None)
+    return sorted({most, *(2**power for power in range(most.bit_length()))})
+
+
+def makes_of(workload: Workload, backend: str) -> dict[str, Make]:
+    """The contender with each number of threads, and left alone."""
+    numbers = {str(n): n for n in numbers_of_threads()} | {DEFAULT: None}
+    return {name: maker(OURS + backend, workload, n) for name, n in numbers.items()}
+
+
+def result(make: Make, task: str, workload: Workload) -> bytes:
+    """What a call of the task leaves behind: logits, or parameters."""
+    contender = make(LARGE_RATE)
+    logits = way_of(contender, task, workload)()
+    if task == "forward":
+        return logits.tobytes()
+    return b"".join(np.ascontiguousarray(part).tobytes() for layer in contender.parameters() for part in layer)
+
+
+@pytest.mark.parametrize("case", cases("policy", "digits", "tabular", "mnist", "mnist-deep", "mnist-wide", "wide"))
+@pytest.mark.parametrize("task", ["step", "forward"])
+@pytest.mark.parametrize("backend", ["c", "numba"])
+def test_threads(case, task, backend, timed, tables):
+    require(backend)
+    workload = WORKLOADS[case]
+    makes = makes_of(workload, backend)
+    check(makes["1"], task, workload)
+    expected = result(makes["1"], task, workload)
+    for number, make in makes.items():
+        assert result(make, task, workload) == expected, f"{number} threads give other bits than one"
+    if timed:
+        ways = {number: way_of(make(LEARNING_RATE), task, workload) for number, make in makes.items()}
+        seconds = time_in_rounds({number: stopwatch(way) for number, way in ways.items()}, SECONDS)
+        speed_ups = {number: times(seconds["1"] / taken) for number, taken in seconds.items() if number != "1"}
+        tables.add(
+            f"Speed-up by threads, {task}: {TASKS[task]}; {backend}, {workload.dtype}",
+            ["net", "1 thread µs", *speed_ups],
+            [f"{case} {workload.name} b{workload.n}", microseconds(seconds["1"]), *speed_ups.values()],
+        )
