@@ -52,10 +52,7 @@ def compiler() -> None:
         pytest.skip(str(error))
 
 
-ALL = ("xor", "matexp", "policy", "digits", "odd", "tabular", "mnist", "mnist-deep", "mnist-wide", "wide")
-
-
-@pytest.mark.parametrize("case", cases(*ALL))
+@pytest.mark.parametrize("case", cases(*WORKLOADS))
 @pytest.mark.parametrize("task", ["step", "forward"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_share_of_peak(case, task, dtype, timed, tables):

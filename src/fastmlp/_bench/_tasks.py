@@ -13,7 +13,7 @@ TASKS = {
 }
 
 # An epoch has so many steps at the most, so many at the least, and between them takes about so many operations.
-MOST_STEPS, LEAST_STEPS, EPOCH_FLOP = 1024, 4, 1e9
+MOST_STEPS, LEAST_STEPS, EPOCH_FLOP = 1024, 4, 5e8
 
 
 def steps_per_call(task: str, workload: Workload) -> int:
