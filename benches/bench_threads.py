@@ -1,8 +1,13 @@
 """What more threads are worth: steps and forward passes with one, two, four ... and the default number of threads.
 
 The numbers go up to the default of this process, which affinity, cgroup quota, OMP_NUM_THREADS and FASTMLP_NUM_THREADS
-bound. With every number the results must be the same bits.
+bound. With every number the results must be the same bits. All is timed once on the machine as it is, and once beside
+another process that keeps a core busy.
 """
+
+import subprocess
+import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -46,10 +51,22 @@ def result(make: Make, task: str, workload: Workload) -> bytes:
     return b"".join(np.ascontiguousarray(part).tobytes() for layer in contender.parameters() for part in layer)
 
 
+@pytest.fixture(params=["alone", pytest.param("beside a busy process", marks=pytest.mark.only_timed)])
+def company(request) -> Iterator[str]:
+    """Whether another process computes at the same time."""
+    if request.param == "alone":
+        yield request.param
+        return
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    yield request.param
+    busy.kill()
+    busy.wait()
+
+
 @pytest.mark.parametrize("case", cases("policy", "digits", "tabular", "mnist", "mnist-deep", "mnist-wide", "wide"))
 @pytest.mark.parametrize("task", ["step", "forward"])
 @pytest.mark.parametrize("backend", ["c", "numba"])
-def test_threads(case, task, backend, timed, tables):
+def test_threads(case, task, backend, company, timed, tables):
     require(backend)
     workload = WORKLOADS[case]
     makes = makes_of(workload, backend)
@@ -62,7 +79,7 @@ def test_threads(case, task, backend, timed, tables):
         seconds = time_in_rounds({number: stopwatch(way) for number, way in ways.items()}, SECONDS)
         speed_ups = {number: times(seconds["1"] / taken) for number, taken in seconds.items() if number != "1"}
         tables.add(
-            f"Speed-up by threads, {task}: {TASKS[task]}; {backend}, {workload.dtype}",
+            f"Speed-up by threads, {company}, {task}: {TASKS[task]}; {backend}, {workload.dtype}",
             ["net", "1 thread µs", *speed_ups],
             [f"{case} {workload.name} b{workload.n}", microseconds(seconds["1"]), *speed_ups.values()],
         )

@@ -26,6 +26,8 @@ from fastmlp._demos import _figure
 
 TASKS = {"step": "One training step", "forward": "Forward pass of a batch"}
 BEST_PEER = "best peer"
+LEAST_DRAWN_FLOP = 1e5  # a smaller call is all overhead: its share is 0 whatever computes
+TICKS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 COLOURS = _figure.BACKEND_COLOURS | {BEST_PEER: _figure.GREY}
 
 
@@ -61,28 +63,31 @@ def draw_shares(figure: Any, figures: dict[str, Any]) -> None:
     threads = "one thread" if N_THREADS == 1 else f"{N_THREADS} threads"
     _figure.title(figure, f"How near the machine's peak: float32, {threads}")
     for axes, (task, title) in zip(figure.subplots(1, 2, sharey=True), TASKS.items()):
-        points = sorted(
-            (point for point in figures["shares"] if point["task"] == task), key=lambda point: point["flop"]
-        )
+        points = [point for point in figures["shares"] if point["task"] == task and point["flop"] > LEAST_DRAWN_FLOP]
+        points.sort(key=lambda point: point["flop"])
         flop = [point["flop"] for point in points]
         axes.axhline(100.0, color=_figure.INK, linewidth=1.2)
         for name in points[0]["shares"]:
             shares = [100.0 * point["shares"][name] for point in points]
             label = name if name == BEST_PEER else f"backend {name}"
             axes.plot(flop, shares, "o-", color=COLOURS[name], markersize=5, label=label)
-        for number, point in enumerate(points):
-            height = -0.05 if number % 2 else 0.0
-            axes.annotate(
-                point["case"],
-                (point["flop"], 1.04 + height),
-                xycoords=("data", "axes fraction"),
-                ha="center",
-                fontsize=7.5,
-                color=_figure.GREY,
-            )
-        axes.set(xscale="log", ylim=(0.0, 118.0), xlabel="floating-point operations of a call", title=title)
+        for flop, name in names_of(points):
+            axes.text(flop, 102.0, name, rotation=90, ha="center", va="bottom", fontsize=8, color=_figure.GREY)
+        axes.set(xscale="log", ylim=(0.0, 135.0), xlabel="floating-point operations of a call", title=title)
+        axes.set_yticks(range(0, 101, 20))
     figure.axes[0].set_ylabel("share of the measured FMA peak (%)")
     _figure.legend_below(figure, axes, columns=4)
+
+
+def names_of(points: list[dict[str, Any]]) -> list[tuple[float, str]]:
+    """Where the names of the cases go; those of nearly the same operations share a place."""
+    names: list[tuple[float, str]] = []
+    for point in points:
+        if names and point["flop"] < 1.1 * names[-1][0]:
+            names[-1] = (names[-1][0], f"{names[-1][1]}, {point['case']}")
+        else:
+            names.append((point["flop"], point["case"]))
+    return names
 
 
 def draw_sweep(figure: Any, figures: dict[str, Any]) -> None:
@@ -97,6 +102,7 @@ def draw_sweep(figure: Any, figures: dict[str, Any]) -> None:
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, [str(n) for n in ticks])
         axes.set(yscale="log", xlabel="batch size (examples)", title=title)
+        axes.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
     figure.axes[0].set_ylabel("time per example (µs)")
     _figure.legend_below(figure, axes, columns=3)
 
