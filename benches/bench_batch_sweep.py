@@ -3,7 +3,7 @@
 import pytest
 from peers import OURS, maker
 from tables import times
-from workloads import N_THREADS
+from workloads import N_THREADS, THREADS
 
 import fastmlp
 from fastmlp._bench._check import check
@@ -18,7 +18,6 @@ BATCH_SIZES = (*range(1, 17), *(2**power for power in range(5, 13)))
 WIDTHS = (45, 46, 47, 48, 49, 63, 64, 65)
 ROW_BYTES = 64  # to a multiple of which rows of parameters are padded
 SECONDS = 0.15
-LEARNING_RATE = 1e-3
 
 
 def checked_ways(workloads: dict[int, Workload], task: str) -> dict[tuple[str, int], Way]:
@@ -28,7 +27,7 @@ def checked_ways(workloads: dict[int, Workload], task: str) -> dict[tuple[str, i
         for name in fastmlp.available_backends():
             make = maker(OURS + name, workload, N_THREADS)
             check(make, task, workload)
-            ways[name, key] = way_of(make(LEARNING_RATE), task, workload)
+            ways[name, key] = way_of(make, task, workload)
     return ways
 
 
@@ -72,7 +71,7 @@ def test_widths(dtype, task, timed, tables):
 
 
 def about(task: str, dtype: str) -> str:
-    return f"{task}, {dtype}, at most {N_THREADS} threads"
+    return f"{task}, {dtype}, {THREADS}"
 
 
 def header(first: str) -> list[str]:

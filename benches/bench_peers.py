@@ -11,7 +11,7 @@ from peers import OURS, missing
 from race import best_peer, prepare, race, team
 from tables import Tables, microseconds, times
 from worker import Worker
-from workloads import N_THREADS, cases
+from workloads import N_THREADS, THREADS, cases
 
 from fastmlp._bench._tasks import TASKS
 from fastmlp._bench._workloads import WORKLOADS
@@ -33,7 +33,7 @@ def test_case(case, task, dtype, workers, timed, tables):
     ready = prepare(workers, task, workload)
     assert len(ready) >= 2
     if timed:
-        title = f"{task}: {TASKS[task]}; {dtype}, at most {N_THREADS} threads, µs"
+        title = f"{task}: {TASKS[task]}; {dtype}, {THREADS}, µs"
         add_row(tables, title, f"{case} {workload.name} b{workload.n}", race(ready, task, workload))
 
 

@@ -8,7 +8,7 @@ import probe
 import pytest
 from peers import OURS, maker
 from tables import microseconds, percent
-from workloads import N_THREADS, cases
+from workloads import N_THREADS, THREADS, cases
 
 import fastmlp
 from fastmlp._bench._check import check
@@ -21,7 +21,6 @@ from fastmlp._bench._workloads import WORKLOADS
 pytestmark = pytest.mark.only_when_named
 
 SECONDS = 0.3
-LEARNING_RATE = 1e-3
 LIMIT = "limit"
 
 
@@ -30,7 +29,7 @@ def ways_of(task: str, workload: Workload) -> dict[str, Way]:
     makes = {name: maker(OURS + name, workload, N_THREADS) for name in fastmlp.available_backends()}
     for make in makes.values():
         check(make, task, workload)
-    return {name: way_of(make(LEARNING_RATE), task, workload) for name, make in makes.items()}
+    return {name: way_of(make, task, workload) for name, make in makes.items()}
 
 
 def seconds_of(ways: dict[str, Way]) -> dict[str, float]:
@@ -66,7 +65,7 @@ def test_share_of_peak(case, task, dtype, timed, tables):
         header, cells = columns(seconds, {name: flop / seconds[name] / peak for name in ways})
         net = f"{case} {workload.name} b{workload.n}"
         tables.add(
-            f"Share of the FMA peak, {task}: {TASKS[task]}; {dtype}, at most {N_THREADS} threads",
+            f"Share of the FMA peak, {task}: {TASKS[task]}; {dtype}, {THREADS}",
             ["net", "MFLOP", "peak GFLOP/s", *header],
             [net, f"{flop / 1e6:.3g}", f"{peak / 1e9:.1f}", *cells],
         )

@@ -15,8 +15,8 @@ from peers import OURS, maker
 from tables import microseconds, times
 from workloads import cases, require
 
-from fastmlp._bench._check import LEARNING_RATE as LARGE_RATE
-from fastmlp._bench._check import Make, check
+from fastmlp._bench._check import LEARNING_RATE, check
+from fastmlp._bench._contenders import Make
 from fastmlp._bench._rounds import stopwatch, time_in_rounds
 from fastmlp._bench._tasks import TASKS, way_of
 from fastmlp._bench._workload import Workload
@@ -26,7 +26,6 @@ from fastmlp._threads import threads_for
 pytestmark = pytest.mark.only_when_named
 
 SECONDS = 0.3
-LEARNING_RATE = 1e-3
 DEFAULT = "default"
 
 
@@ -42,13 +41,12 @@ def makes_of(workload: Workload, backend: str) -> dict[str, Make]:
     return {name: maker(OURS + backend, workload, n) for name, n in numbers.items()}
 
 
-def result(make: Make, task: str, workload: Workload) -> bytes:
-    """What a call of the task leaves behind: logits, or parameters."""
-    contender = make(LARGE_RATE)
-    logits = way_of(contender, task, workload)()
-    if task == "forward":
-        return logits.tobytes()
-    return b"".join(np.ascontiguousarray(part).tobytes() for layer in contender.parameters() for part in layer)
+def result(make: Make, workload: Workload) -> bytes:
+    """The parameters after a step, and the logits then."""
+    contender, (X, y) = make(LEARNING_RATE), workload.examples()
+    contender.step(X, y)()
+    arrays = [contender.logits(X)(), *(part for layer in contender.parameters() for part in layer)]
+    return b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
 
 
 @pytest.fixture(params=["alone", pytest.param("beside a busy process", marks=pytest.mark.only_timed)])
@@ -71,11 +69,11 @@ def test_threads(case, task, backend, company, timed, tables):
     workload = WORKLOADS[case]
     makes = makes_of(workload, backend)
     check(makes["1"], task, workload)
-    expected = result(makes["1"], task, workload)
+    expected = result(makes["1"], workload)
     for number, make in makes.items():
-        assert result(make, task, workload) == expected, f"{number} threads give other bits than one"
+        assert result(make, workload) == expected, f"{number} threads give other bits than one"
     if timed:
-        ways = {number: way_of(make(LEARNING_RATE), task, workload) for number, make in makes.items()}
+        ways = {number: way_of(make, task, workload) for number, make in makes.items()}
         seconds = time_in_rounds({number: stopwatch(way) for number, way in ways.items()}, SECONDS)
         speed_ups = {number: times(seconds["1"] / taken) for number, taken in seconds.items() if number != "1"}
         tables.add(

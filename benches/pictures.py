@@ -15,7 +15,7 @@ from bench_batch_sweep import BATCH_SIZES, checked_ways, in_rounds
 from peers import OURS
 from race import best_peer, prepare, race, team
 from threadpoolctl import threadpool_limits
-from workloads import N_THREADS
+from workloads import N_THREADS, THREADS
 
 from fastmlp._bench._machine import machine
 from fastmlp._bench._rounds import stopwatch
@@ -60,8 +60,7 @@ def measure_sweep() -> Iterator[dict[str, Any]]:
 
 def draw_shares(figure: Any, figures: dict[str, Any]) -> None:
     """The share of the FMA peak against the operations of a call."""
-    threads = "one thread" if N_THREADS == 1 else f"{N_THREADS} threads"
-    _figure.title(figure, f"How near the machine's peak: float32, {threads}")
+    _figure.title(figure, f"How near the machine's peak: float32, {THREADS}")
     for axes, (task, title) in zip(figure.subplots(1, 2, sharey=True), TASKS.items()):
         points = [point for point in figures["shares"] if point["task"] == task and point["flop"] > LEAST_DRAWN_FLOP]
         points.sort(key=lambda point: point["flop"])

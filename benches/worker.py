@@ -13,7 +13,6 @@ from typing import Any
 from fastmlp._bench._environment import with_threads
 from fastmlp._bench._workload import Workload
 
-LEARNING_RATE = 1e-3  # small, so that numbers stay ordinary over thousands of steps on the same examples
 # Threads that wait for more work spin for a while, and would slow the next library.
 ASLEEP_AFTER = 0.02
 
@@ -35,14 +34,15 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
+            start_new_session=True,  # an interruption of the benches ends the workers through their pipes
         )
 
     def ask(self, *request: object) -> Any:
-        pickle.dump(request, self.process.stdin)
-        self.process.stdin.flush()
         try:
+            pickle.dump(request, self.process.stdin)
+            self.process.stdin.flush()
             outcome, value = pickle.load(self.process.stdout)
-        except EOFError:
+        except (EOFError, BrokenPipeError):
             raise Failed(f"{self.name}: its process ended with exit status {self.process.wait()}") from None
         if outcome == "failed":
             raise Failed(f"{self.name}: {value}")
@@ -76,13 +76,14 @@ def serve(name: str, n_threads: int) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not come between
 
+    timer = None
+
     def prepare(task: str, workload: Workload) -> None:
         nonlocal timer
         make = maker(name, workload, n_threads)
         check(make, task, workload)
-        timer = stopwatch(way_of(make(LEARNING_RATE), task, workload))
+        timer = stopwatch(way_of(make, task, workload))
 
-    timer = None
     while True:
         try:
             what, *arguments = pickle.load(sys.stdin.buffer)

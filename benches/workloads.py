@@ -14,6 +14,7 @@ BACKENDS = ("c", "numba", "numpy")
 
 # One by default, for BLAS too: a second thread that waits for a busy core made small products 100 times slower.
 N_THREADS = int(os.environ.get("FASTMLP_NUM_THREADS", "1"))
+THREADS = "one thread" if N_THREADS == 1 else f"{N_THREADS} threads"
 
 
 # The float64 check of a larger step would take too long for a test.

@@ -151,7 +151,7 @@ class Recorder:
 def test_tasks_are_given_their_examples():
     workload = WORKLOADS["policy"]
     n_steps = steps_per_call("fit", workload)
-    asked = {task: way_of(Recorder(), task, workload) for task in TASKS}
+    asked = {task: way_of(lambda learning_rate: Recorder(), task, workload) for task in TASKS}
     assert asked == {
         "step": ("step", (64, 17)),
         "fit": ("epoch", (64 * n_steps, 17)),

@@ -34,9 +34,9 @@ def test_options_reach_the_demo(calls, tmp_path):
 
 def test_bench_prints_a_table(capfd):
     assert _cli.main(["bench", "--backend", "numpy", "--quick"]) == 0
-    machine, *_, header, rule, by_hand, numpy = capfd.readouterr().out.splitlines()[: 3 + 1 + 4]
+    machine, threads, *_, header, rule, by_hand, numpy = capfd.readouterr().out.splitlines()[: 3 + 1 + 4]
     assert "NumPy" in machine
-    assert "at most 1 threads" in machine
+    assert "threads: 1;" in threads
     assert header.split("  ")[0] == "case"
     assert header.endswith("lead")
     assert set(rule) == {"-", " "}

@@ -10,8 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 import fastmlp
-from fastmlp._bench._check import Make
-from fastmlp._bench._contenders import FastMLP, HandwrittenNumPy
+from fastmlp._bench._contenders import FastMLP, HandwrittenNumPy, Make
 from fastmlp._bench._tasks import TASKS
 from fastmlp._bench._workload import Workload
 

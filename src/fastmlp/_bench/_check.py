@@ -1,10 +1,8 @@
 """Whether a contender computes what it should: a float64 computation by hand says what that is."""
 
-from collections.abc import Callable
-
 import numpy as np
 
-from fastmlp._bench._contenders import Contender
+from fastmlp._bench._contenders import Contender, Make
 from fastmlp._bench._handwritten import HandwrittenNet
 from fastmlp._bench._workload import Array, Workload
 
@@ -14,8 +12,6 @@ N_STEPS = 3
 
 # dtype: of the logits, relative to the largest; of the change of each array of parameters, relative to its norm.
 TOLERANCES = {"float32": (1e-4, 3e-3), "float64": (1e-11, 1e-9)}
-
-Make = Callable[[float], Contender]
 
 
 class WrongResult(AssertionError):

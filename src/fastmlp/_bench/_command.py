@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from fastmlp import _backends
-from fastmlp._bench._check import Make, WrongResult, check
-from fastmlp._bench._contenders import FastMLP, HandwrittenNumPy
+from fastmlp._bench._check import WrongResult, check
+from fastmlp._bench._contenders import FastMLP, HandwrittenNumPy, Make
 from fastmlp._bench._environment import with_threads
 from fastmlp._bench._machine import machine
 from fastmlp._bench._rounds import stopwatch, time_in_rounds
@@ -15,12 +15,12 @@ from fastmlp._bench._tasks import way_of
 from fastmlp._bench._workload import Workload
 from fastmlp._bench._workloads import WORKLOADS
 from fastmlp._demos._table import format_table
+from fastmlp._threads import threads_for
 
 BY_HAND = "NumPy by hand"
 NAMES = ("xor", "policy", "digits", "mnist", "mnist-wide")
 QUICK_NAMES = ("xor", "policy", "digits")
 SECONDS, QUICK_SECONDS = 0.3, 0.01
-LEARNING_RATE = 1e-3  # small, so that numbers stay ordinary over thousands of steps on the same examples
 
 HEADER = ("case", "net", "by", "batch", "µs per step", "GFLOP/s", "lead")
 
@@ -43,7 +43,7 @@ def run(backend: str | None, quick: bool) -> int:
         print(f"fastmlp: {error}", file=sys.stderr)
         return 1
     print(machine())
-    print("One SGD step in float32, loss included, called from Python; checked against float64 before it was timed.")
+    print(f"One SGD step in float32, threads: {threads_for(None)}; checked against float64 before it was timed.")
     print(f"lead: how many times faster than {BY_HAND}.\n")
     print(format_table(HEADER, rows, left=3))
     return 0
@@ -69,5 +69,5 @@ def step_seconds(workload: Workload, backends: Sequence[str], seconds: float) ->
             check(make, "step", workload)
         except WrongResult as error:
             raise WrongResult(f"{by}: {error}") from error
-    ways = {by: way_of(make(LEARNING_RATE), "step", workload) for by, make in makes.items()}
+    ways = {by: way_of(make, "step", workload) for by, make in makes.items()}
     return time_in_rounds({by: stopwatch(way) for by, way in ways.items()}, seconds)

@@ -32,6 +32,10 @@ class Contender(Protocol):
         """W_l (n_l, n_{l-1}) and b_l (n_l,) of every layer as they are now."""
 
 
+# Sets up a contender for a learning rate.
+Make = Callable[[float], Contender]
+
+
 class FastMLP:
     """fastmlp itself, with one of its backends."""
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from fastmlp import _backends
-from fastmlp._threads import threads_for
 from fastmlp._version import __version__
 
 
@@ -21,9 +20,9 @@ def processor() -> str:
 
 
 def machine() -> str:
-    """Version, processor, instruction set of each backend, threads, and the versions underneath."""
+    """Version, instruction set of each backend, processor, and the versions underneath."""
     instruction_sets = ", ".join(f"{name} {_backends.instruction_set(name)}" for name in _backends.available_backends())
     return (
-        f"fastmlp {__version__} ({instruction_sets}) on {processor()}, at most {threads_for(None)} threads; "
+        f"fastmlp {__version__} ({instruction_sets}) on {processor()}; "
         f"Python {platform.python_version()}, NumPy {np.__version__}"
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastmlp._bench._contenders import Contender, Way
+from fastmlp._bench._contenders import Make, Way
 from fastmlp._bench._workload import Workload
 
 TASKS = {
@@ -12,6 +12,8 @@ TASKS = {
     "one": "the logits of a single example",
 }
 
+# Small, so that numbers stay ordinary over thousands of steps on the same examples.
+LEARNING_RATE = 1e-3
 # An epoch has so many steps at the most, so many at the least, and between them takes about so many operations.
 MOST_STEPS, LEAST_STEPS, EPOCH_FLOP = 1024, 4, 5e8
 
@@ -30,8 +32,9 @@ def flop_of(task: str, workload: Workload) -> int:
     return workload.forward_flop if task == "forward" else workload.step_flop
 
 
-def way_of(contender: Contender, task: str, workload: Workload) -> Way:
-    """What is timed."""
+def way_of(make: Make, task: str, workload: Workload) -> Way:
+    """What is timed: the task on a new contender."""
+    contender = make(LEARNING_RATE)
     X, y = workload.examples(workload.n * steps_per_call(task, workload))
     if task == "step":
         return contender.step(X, y)
