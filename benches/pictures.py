@@ -6,13 +6,13 @@ performance.json beside the pictures; ``--again`` draws them anew from there.
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import probe
 from bench_batch_sweep import BATCH_SIZES, checked_ways, in_rounds
-from peers import OURS
+from peers import OURS, contenders
 from race import best_peer, prepare, race, team
 from threadpoolctl import threadpool_limits
 from workloads import N_THREADS, THREADS
@@ -34,7 +34,7 @@ COLOURS = _figure.BACKEND_COLOURS | {BEST_PEER: _figure.GREY}
 def measure_shares() -> Iterator[dict[str, Any]]:
     """Of every task and workload: its operations, and the share of the peak of each backend and the best peer."""
     multiply_add, flop_of_limit = probe.multiply_add("float32")
-    with team(N_THREADS) as workers:
+    with team(contenders(), N_THREADS) as workers:
         for task in TASKS:
             for case, workload in WORKLOADS.items():
                 seconds = race(prepare(workers, task, workload), task, workload, limit=stopwatch(multiply_add))
@@ -106,11 +106,11 @@ def draw_sweep(figure: Any, figures: dict[str, Any]) -> None:
     _figure.legend_below(figure, axes, columns=3)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure, and make the pictures of docs/performance.md.")
     parser.add_argument("--output", type=Path, default=Path("docs/pictures"), help="folder (default: %(default)s)")
     parser.add_argument("--again", action="store_true", help="draw the figures measured before")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     kept = options.output / "performance.json"
     if not options.again:
         figures = {"machine": machine(), "shares": list(measure_shares()), "sweep": list(measure_sweep())}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from peers import OURS, can_do, contenders
+from peers import OURS, can_do
 from worker import Worker
 
 from fastmlp._bench._rounds import Timer, time_in_rounds
@@ -14,11 +14,11 @@ SECONDS = 0.25
 
 
 @contextmanager
-def team(n_threads: int) -> Iterator[list[Worker]]:
-    """A worker for fastmlp with each backend, and for every peer that is installed with one and with all threads."""
+def team(names: Sequence[str], n_threads: int) -> Iterator[list[Worker]]:
+    """A worker for each contender, and for peers one with a single thread, too."""
     with ExitStack() as stack:
         workers = []
-        for name in contenders():
+        for name in names:
             for n in {n_threads} if name.startswith(OURS) else sorted({1, n_threads}):
                 workers.append(Worker(name, n))
                 stack.callback(workers[-1].close)

@@ -11,7 +11,8 @@ LEARNING_RATE = 0.1
 N_STEPS = 3
 
 # dtype: of the logits, relative to the largest; of the change of each array of parameters, relative to its norm.
-TOLERANCES = {"float32": (1e-4, 3e-3), "float64": (1e-11, 1e-9)}
+# Where rounding takes z across 0, relu's derivative is another: once in a batch of "wide" that is 3e-3 of the change.
+TOLERANCES = {"float32": (1e-4, 1e-2), "float64": (1e-11, 1e-9)}
 
 
 class WrongResult(AssertionError):
