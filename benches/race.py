@@ -6,11 +6,13 @@ from contextlib import ExitStack, contextmanager
 from peers import OURS, can_do
 from worker import Worker
 
-from fastmlp._bench._rounds import Timer, time_in_rounds
-from fastmlp._bench._tasks import steps_per_call
+from fastmlp._bench._rounds import N_ROUNDS, Timer, time_in_rounds
+from fastmlp._bench._tasks import flop_of, steps_per_call
 from fastmlp._bench._workload import Workload
 
 SECONDS = 0.25
+# Calls of more operations are not timed in as many rounds: ten libraries take a second for each round.
+LARGE_FLOP, FEWER_ROUNDS = 1e9, 5
 
 
 @contextmanager
@@ -39,10 +41,12 @@ def race(ready: Sequence[Worker], task: str, workload: Workload, **others: Timer
     A peer is given with the better of its numbers of threads.
     """
     timers: dict[object, Timer] = {(worker.name, worker.n_threads): worker for worker in ready}
-    medians = time_in_rounds(timers | others, SECONDS)
+    n_steps = steps_per_call(task, workload)
+    n_rounds = FEWER_ROUNDS if n_steps * flop_of(task, workload) > LARGE_FLOP else N_ROUNDS
+    medians = time_in_rounds(timers | others, SECONDS, n_rounds)
     seconds = {name: medians[name] for name in others}
     for worker in ready:
-        taken = medians[worker.name, worker.n_threads] / steps_per_call(task, workload)
+        taken = medians[worker.name, worker.n_threads] / n_steps
         seconds[worker.name] = min(taken, seconds.get(worker.name, taken))
     return seconds
 

@@ -165,7 +165,7 @@ def test_tasks_are_given_their_examples():
 def test_steps_of_an_epoch():
     assert steps_per_call("fit", WORKLOADS["xor"]) == 1024
     assert steps_per_call("fit", WORKLOADS["digits"]) == 5e8 // WORKLOADS["digits"].step_flop
-    assert steps_per_call("fit", WORKLOADS["wide"]) == 4
+    assert steps_per_call("fit", WORKLOADS["wide"]) == 2
     assert steps_per_call("step", WORKLOADS["xor"]) == 1
 
 

@@ -15,7 +15,7 @@ TASKS = {
 # Small, so that numbers stay ordinary over thousands of steps on the same examples.
 LEARNING_RATE = 1e-3
 # An epoch has so many steps at the most, so many at the least, and between them takes about so many operations.
-MOST_STEPS, LEAST_STEPS, EPOCH_FLOP = 1024, 4, 5e8
+MOST_STEPS, LEAST_STEPS, EPOCH_FLOP = 1024, 2, 5e8
 
 
 def steps_per_call(task: str, workload: Workload) -> int:
