@@ -14,7 +14,7 @@ from fastmlp._bench._environment import with_threads
 from fastmlp._bench._workload import Workload
 
 # Threads that wait for more work spin for a while, and would slow the next library.
-ASLEEP_AFTER = 0.02
+ASLEEP_AFTER = 0.05
 
 
 class Failed(Exception):
