@@ -1,4 +1,8 @@
-"""The ``--benchmark`` flag: with it only benches/ run, timed; without it each bench runs once, untimed, as a test."""
+"""The ``--benchmark`` flag: with it only benches/ run, timed; without it each bench runs once, untimed, as a test.
+
+Benches that take minutes are marked ``only_when_named``: ``--benchmark`` runs them where the command line names their
+file. Cases too large for a test are marked ``only_timed``.
+"""
 
 from pathlib import Path
 
@@ -28,8 +32,16 @@ def is_bench(path: Path) -> bool:
     return path == BENCHES or BENCHES in path.parents
 
 
+MARKERS = (
+    "only_when_named: timed where the command line names the bench's file, not by --benchmark alone",
+    "only_timed: left out where benches run untimed, as tests",
+)
+
+
 # pytest-benchmark reads its options in its own hook of this name, which is marked to come last.
 def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
     if config.option.benchmark:
         if not has_pytest_benchmark(config):
             raise pytest.UsageError(INSTALL)
@@ -49,9 +61,18 @@ def time_benches(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.option.benchmark:
-        config.hook.pytest_deselected(items=[item for item in items if not is_bench(item.path)])
-        items[:] = [item for item in items if is_bench(item.path)]
+    left_out = [item for item in items if is_left_out(item, config)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def is_left_out(item: pytest.Item, config: pytest.Config) -> bool:
+    if not config.option.benchmark:
+        return item.get_closest_marker("only_timed") is not None
+    named = {(config.invocation_params.dir / argument.split("::")[0]).resolve() for argument in config.args}
+    return not is_bench(item.path) or (
+        item.get_closest_marker("only_when_named") is not None and item.path.resolve() not in named
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

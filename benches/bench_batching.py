@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from per_datum import PerDatumNet
 from timings import BATCHED, NUMPY_LOOP, SINGLE_CALLS, Key, Timings
-from workloads import BACKENDS, Workload, note
+from workloads import BACKENDS, make_net, note
+
+from fastmlp._bench._workload import Workload
 
 N = 256
 WORKLOADS = (
@@ -43,7 +45,7 @@ def backend(request) -> str:
 
 def expected_result(workload: Workload, task: str) -> np.ndarray:
     """The NumPy loop's result in float64."""
-    per_datum, (X, y) = PerDatumNet(workload.net("numpy")), workload.examples()
+    per_datum, (X, y) = PerDatumNet(make_net(workload, "numpy")), workload.examples()
     per_datum.weights = [W.astype(np.float64) for W in per_datum.weights]
     per_datum.biases = [b.astype(np.float64) for b in per_datum.biases]
     return per_datum.forward(X) if task == "forward" else per_datum.gradients(X, y)
@@ -68,7 +70,7 @@ def flop_of(workload: Workload, task: str) -> int:
 
 
 def test_numpy_loop(benchmark, workload, task, timings):
-    net, (X, y) = workload.net("numpy"), workload.examples()
+    net, (X, y) = make_net(workload, "numpy"), workload.examples()
     per_datum = PerDatumNet(net)
 
     def way():
@@ -81,7 +83,7 @@ def test_numpy_loop(benchmark, workload, task, timings):
 
 
 def test_single_calls(benchmark, workload, task, backend, timings):
-    net, (X, y) = workload.net(backend), workload.examples()
+    net, (X, y) = make_net(workload, backend), workload.examples()
     rows = list(X)
     pairs = [(X[i : i + 1], y[i : i + 1]) for i in range(workload.n)]
 
@@ -105,7 +107,7 @@ def test_single_calls(benchmark, workload, task, backend, timings):
 
 
 def test_batched(benchmark, workload, task, backend, timings):
-    net, (X, y) = workload.net(backend), workload.examples()
+    net, (X, y) = make_net(workload, backend), workload.examples()
 
     def forward():
         return net.forward(X)

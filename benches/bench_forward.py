@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from workloads import BACKENDS, Workload, note
+from workloads import BACKENDS, make_net, note
+
+from fastmlp._bench._workload import Workload
 
 WORKLOADS = (
     Workload((2, 2, 1), "sigmoid", "sigmoid", 4),
@@ -14,7 +16,7 @@ WORKLOADS = (
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_batch(benchmark, workload, backend):
-    net, (X, _) = workload.net(backend), workload.examples()
+    net, (X, _) = make_net(workload, backend), workload.examples()
     benchmark.group = f"forward pass of {workload.n} examples, {workload.name}"
     check(net.forward(X), workload)
     benchmark(net.forward, X)
@@ -25,7 +27,7 @@ def test_batch(benchmark, workload, backend):
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_single_example(benchmark, workload, backend):
     workload = workload._replace(n=1)
-    net, (X, _) = workload.net(backend), workload.examples()
+    net, (X, _) = make_net(workload, backend), workload.examples()
     benchmark.group = f"forward pass of a single example, {workload.name}"
     check(net.forward(X[0])[None], workload)
     benchmark(net.forward, X[0])
@@ -35,4 +37,4 @@ def test_single_example(benchmark, workload, backend):
 def check(actual: np.ndarray, workload: Workload) -> None:
     """Compare with the numpy backend; this also compiles what is compiled at first use."""
     X, _ = workload.examples()
-    np.testing.assert_allclose(actual, workload.net("numpy").forward(X), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(actual, make_net(workload, "numpy").forward(X), rtol=1e-4, atol=1e-6)

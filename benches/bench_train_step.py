@@ -1,9 +1,10 @@
 """One training step, called from Python, on small, middle and large nets."""
 
 import pytest
-from workloads import BACKENDS, Workload, note
+from workloads import BACKENDS, make_net, note
 
 import fastmlp
+from fastmlp._bench._workload import Workload
 
 WORKLOADS = (
     Workload((2, 2, 1), "sigmoid", "sigmoid", 4),
@@ -17,10 +18,10 @@ OPTIMIZERS = {"SGD": lambda: fastmlp.SGD(lr=1e-3), "Adam": lambda: fastmlp.Adam(
 @pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_step(benchmark, workload, optimizer_name, backend):
-    net, (X, y) = workload.net(backend), workload.examples()
+    net, (X, y) = make_net(workload, backend), workload.examples()
     optimizer = OPTIMIZERS[optimizer_name]()
     benchmark.group = f"{optimizer_name} step of {workload.n} examples, {workload.name}"
     # Also compiles what is compiled at first use.
-    assert optimizer.step(net, X, y) == pytest.approx(workload.net("numpy").loss(X, y), rel=1e-4)
+    assert optimizer.step(net, X, y) == pytest.approx(make_net(workload, "numpy").loss(X, y), rel=1e-4)
     benchmark(optimizer.step, net, X, y)
     note(benchmark, net, workload.step_flop, workload.n)

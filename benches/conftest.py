@@ -1,13 +1,15 @@
-"""Keeps what bench_batching.py measures, and ends ``pytest --benchmark`` with the table of it."""
+"""Keeps what the benches measure, and ends ``pytest --benchmark`` with the tables of it."""
 
 from collections.abc import Iterator
 
 import pytest
+from tables import Tables
 from threadpoolctl import threadpool_limits
 from timings import Timings
 from workloads import N_THREADS
 
 TIMINGS = pytest.StashKey[Timings]()
+TABLES = pytest.StashKey[Tables]()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -23,7 +25,20 @@ def timings(pytestconfig: pytest.Config) -> Timings:
     return pytestconfig.stash.setdefault(TIMINGS, Timings())
 
 
+@pytest.fixture
+def tables(pytestconfig: pytest.Config) -> Tables:
+    """The tables that are printed at the end."""
+    return pytestconfig.stash.setdefault(TABLES, Tables())
+
+
+@pytest.fixture
+def timed(pytestconfig: pytest.Config) -> bool:
+    """Whether to time what was checked."""
+    return pytestconfig.option.benchmark
+
+
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in config.stash.get(TIMINGS, Timings()).table():
-        terminalreporter.write_line(line)
+    for lines in (config.stash.get(TIMINGS, Timings()).table(), config.stash.get(TABLES, Tables()).lines()):
+        for line in lines:
+            terminalreporter.write_line(line)

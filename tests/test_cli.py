@@ -1,11 +1,13 @@
 """The command line: its commands, its exit codes, and what it says when something is missing."""
 
+import subprocess
 import sys
 
 import pytest
 from support import run_python
 
 from fastmlp import _cli
+from fastmlp._bench import _command
 from fastmlp._demos import DEMOS, digits, minimal
 
 
@@ -28,6 +30,40 @@ def test_plain_demo_runs_digits(calls):
 def test_options_reach_the_demo(calls, tmp_path):
     assert _cli.main(["demo", "minimal", "--output", str(tmp_path), "--backend", "numpy", "--quick"]) == 0
     assert calls == [(minimal, tmp_path, "numpy", True)]
+
+
+def test_bench_prints_a_table(capfd):
+    assert _cli.main(["bench", "--backend", "numpy", "--quick"]) == 0
+    machine, threads, *_, header, rule, by_hand, numpy = capfd.readouterr().out.splitlines()[: 3 + 1 + 4]
+    assert "NumPy" in machine
+    assert "threads: 1;" in threads
+    assert header.split("  ")[0] == "case"
+    assert header.endswith("lead")
+    assert set(rule) == {"-", " "}
+    assert by_hand.split()[:5] == ["xor", "2-2-1", "NumPy", "by", "hand"]
+    assert numpy.split()[0] == "numpy"
+    assert numpy.endswith("x")
+
+
+def test_options_reach_the_bench(monkeypatch):
+    seen = []
+
+    def run(command, *, env, check):
+        seen.append((command[1:], env["OPENBLAS_NUM_THREADS"], env["FASTMLP_NUM_THREADS"]))
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(_command.subprocess, "run", run)
+    assert _cli.main(["bench", "--threads", "2", "--backend", "numpy"]) == 3
+    assert _cli.main(["bench", "--quick"]) == 3
+    module = ["-m", "fastmlp._bench"]
+    assert seen == [([*module, "numpy", ""], "2", "2"), ([*module, "", "quick"], "1", "1")]
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "many"])
+def test_nonsense_threads_are_refused(threads, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        _cli.main(["bench", f"--threads={threads}"])
+    assert f"'{threads}' is not a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_no_command_prints_help(capsys):
@@ -67,6 +103,7 @@ def failure_of(arguments, capsys):
 
 def test_unknown_backend_is_named(calls, capsys):
     assert "'torch'" in failure_of(["demo", "minimal", "--backend", "torch"], capsys)
+    assert "'torch'" in failure_of(["bench", "--backend", "torch"], capsys)
     assert not calls
 
 

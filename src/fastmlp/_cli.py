@@ -1,4 +1,4 @@
-"""The command line: ``fastmlp demo [NAME]`` and ``fastmlp config``."""
+"""The command line: ``fastmlp demo [NAME]``, ``fastmlp bench`` and ``fastmlp config``."""
 
 import argparse
 import importlib
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastmlp import _backends
+from fastmlp._bench._command import run_apart
 from fastmlp._config import show_config
 from fastmlp._demos import DEFAULT_DEMO, DEMOS
 from fastmlp._demos._extras import MissingExtra
@@ -35,7 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "config":
         show_config()
         return 0
-    return _run_demo(options.name, options.output, options.backend, options.quick)
+    try:
+        _backends.resolve(options.backend)
+    except (RuntimeError, ValueError) as error:
+        return _fail(str(error))
+    try:
+        if options.command == "bench":
+            return run_apart(options.backend, options.threads, options.quick)
+        return _run_demo(options.name, options.output, options.backend, options.quick)
+    except KeyboardInterrupt:
+        print("\nfastmlp: interrupted", file=sys.stderr)
+        return 130  # what a shell expects of a process that SIGINT ended
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,23 +78,36 @@ def _parser() -> argparse.ArgumentParser:
         "--backend", metavar="NAME", help="c, numba or numpy (default: the best, or all where they are compared)"
     )
     demo.add_argument("--quick", action="store_true", help="do less work: fewer seeds, steps and repetitions")
+    bench = commands.add_parser(
+        "bench",
+        help="time training steps beside NumPy",
+        description="Check and time training steps of every backend beside the same net written by hand in NumPy.",
+    )
+    bench.add_argument("--backend", metavar="NAME", help="c, numba or numpy (default: all that are available)")
+    bench.add_argument(
+        "--threads",
+        type=_number_of_threads,
+        default=1,
+        metavar="N",
+        help="for fastmlp and for NumPy (default: %(default)s)",
+    )
+    bench.add_argument("--quick", action="store_true", help="small nets alone, and less time for each")
     commands.add_parser("config", help="show backends, instruction set, threads and versions")
     return parser
 
 
+def _number_of_threads(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
 def _run_demo(name: str, output: Path, backend: str | None, quick: bool) -> int:
-    try:
-        _backends.resolve(backend)
-    except (RuntimeError, ValueError) as error:
-        return _fail(str(error))
     module = importlib.import_module(f"fastmlp._demos.{DEMOS[name].module}")
     try:
         module.run(output, backend, quick)
     except (MissingExtra, OSError) as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
-        print("\nfastmlp: interrupted", file=sys.stderr)
-        return 130  # what a shell expects of a process that SIGINT ended
     return 0
 
 

@@ -1,0 +1,93 @@
+"""A fresh process: importing fastmlp on top of NumPy, and its first fit, with Numba from a cold and from a warm cache.
+
+The net is 64-100-10, the fit one epoch of ten steps; the time is from making the net to the end of the fit. Kernels of
+the Numba backend are kept where NUMBA_CACHE_DIR says: here in folders of the benches' own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from tables import Tables
+from workloads import require
+
+import fastmlp
+
+pytestmark = pytest.mark.only_when_named
+
+SCRIPT = Path(__file__).with_name("first_fit.py")
+N_PROCESSES = 9
+N_COLD = 3
+
+
+def first_fit(backend: str, cache: str) -> dict[str, Any]:
+    """Seconds of the import and of the fit in a fresh process, its loss, and whether it imported Numba."""
+    package = str(Path(fastmlp.__file__).parent.parent)
+    environment = os.environ | {
+        "NUMBA_CACHE_DIR": cache,
+        "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, str(SCRIPT), backend]
+    printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    return json.loads(printed)
+
+
+@pytest.fixture(scope="module")
+def cache() -> Iterator[str]:
+    with TemporaryDirectory() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def expected_loss(cache: str) -> float:
+    return first_fit("numpy", cache)["loss"]
+
+
+@pytest.mark.parametrize("backend", ["c", "numpy"])
+def test_ready_made(backend, cache, expected_loss, timed, tables):
+    require(backend)
+    starts = [first_fit(backend, cache) for _ in range(N_PROCESSES if timed else 1)]
+    for start in starts:
+        assert start["loss"] == pytest.approx(expected_loss, rel=1e-5)
+        assert not start["numba"], "it imported Numba"
+    if timed:
+        add_row(tables, backend, starts)
+
+
+@pytest.mark.only_timed  # compiling takes seconds
+def test_numba_from_a_cold_cache(expected_loss, tables):
+    require("numba")
+    starts = []
+    for _ in range(N_COLD):
+        with TemporaryDirectory() as folder:
+            starts.append(first_fit("numba", folder))
+            assert os.listdir(folder), "nothing was kept"
+        assert starts[-1]["loss"] == pytest.approx(expected_loss, rel=1e-5)
+    add_row(tables, "numba, cold cache", starts)
+
+
+@pytest.mark.only_timed
+def test_numba_from_a_warm_cache(cache, expected_loss, tables):
+    require("numba")
+    first_fit("numba", cache)
+    starts = [first_fit("numba", cache) for _ in range(N_PROCESSES)]
+    for start in starts:
+        assert start["loss"] == pytest.approx(expected_loss, rel=1e-5)
+        assert not start["numba"], "it compiled again"
+    add_row(tables, "numba, warm cache", starts)
+
+
+def add_row(tables: Tables, name: str, starts: list[dict[str, Any]]) -> None:
+    figures = [f(start[key] for start in starts) for key in ("import", "fit") for f in (median, min)]
+    tables.add(
+        "Start of a fresh process, ms: `import fastmlp` after `import numpy`, then the first fit",
+        ["backend", "import, median", "least", "first fit, median", "least", "processes"],
+        [name, *(f"{1e3 * seconds:.1f}" for seconds in figures), str(len(starts))],
+    )
