@@ -567,11 +567,16 @@ class MLP(Parametrized):
         OSError
             If it cannot be read.
         """
-        architecture, weights, biases = _files.load(path)
         _, shuffle_rng, dropout_rng = spawn_streams(rng)
-        net = cls.__new__(cls)
-        net._build(architecture, backend, n_threads, shuffle_rng, int(dropout_rng.integers(2**64, dtype=np.uint64)))
-        net.set_weights(weights, biases)
+        seed = int(dropout_rng.integers(2**64, dtype=np.uint64))
+        backend = _backends.resolve(backend)
+        if n_threads is not None:
+            n_threads = check_whole("n_threads", n_threads, at_least=1)
+        with _files.opened(path) as (architecture, file):
+            net = cls.__new__(cls)
+            net._build(architecture, backend, n_threads, shuffle_rng, seed)
+            for name, parameters in _files.named(net._weights, net._biases).items():
+                parameters[...] = file.read(name)
         return net
 
 
