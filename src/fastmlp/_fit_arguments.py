@@ -106,13 +106,13 @@ def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
     return functions
 
 
-def check_record(record: Any) -> tuple[str, ...]:
-    """One name or several out of RECORDABLE."""
+def new_history(record: Any) -> History:
+    """An empty one that keeps what ``record`` names: one or several out of RECORDABLE."""
     names = (record,) if isinstance(record, str) or not isinstance(record, Iterable) else tuple(record)
     for name in names:
         if name not in RECORDABLE:
             raise ValueError(f"record names {name!r}; expected any of {', '.join(map(repr, RECORDABLE))}")
-    return names
+    return History(_step_loss=[] if "steps" in names else None, _parameters=[] if "parameters" in names else None)
 
 
 def check_rng(rng: Any) -> np.random.Generator:

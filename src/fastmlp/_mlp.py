@@ -438,6 +438,7 @@ class MLP(Parametrized):
         progress: bool = False,
         rng: int | np.random.Generator | None = None,
         record: str | Sequence[str] = (),
+        on_nonfinite: str = "raise",
     ) -> "History":
         """Train by mini-batches.
 
@@ -469,6 +470,12 @@ class MLP(Parametrized):
             The source of the orders: each epoch's is ``rng.permutation(n)``. None goes on with the network's own.
         record : str or sequence of str
             ``"steps"`` keeps the loss of every step, ``"parameters"`` the parameters after every epoch.
+        on_nonfinite : {"raise", "warn", "ignore"}, default "raise"
+            What follows a loss that is NaN or infinite, or parameters that are so after an epoch. The step of
+            such a loss is never taken; parameters that are no longer finite, and the optimizer's state, are put
+            back to the start of the epoch (unless the two take more than 256 MB). "raise" ends the fit with an
+            error; "warn" goes on with the next step and warns, once an epoch; "ignore" just goes on. The mean
+            loss of an epoch is then that of the steps that were taken.
 
         Returns
         -------
@@ -477,7 +484,7 @@ class MLP(Parametrized):
         Raises
         ------
         FloatingPointError
-            If a loss is not finite; the parameters are those before that step.
+            If a loss, or a parameter after an epoch, is not finite; the message says where.
         RuntimeError
             If the network is being trained already.
         KeyboardInterrupt
@@ -500,6 +507,7 @@ class MLP(Parametrized):
             progress=progress,
             rng=rng,
             record=record,
+            on_nonfinite=on_nonfinite,
         )
 
     # --- copies and files ---

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp._backends._engine import Examples, Schedule
+from fastmlp._training_state import all_finite
 
 # Converted rows stay in the cache between the conversion and the step that reads them.
 CONVERTED_BYTES = 4 * 2**20
@@ -36,11 +37,21 @@ class TrainingData:
         return epoch * self.n + batch * self.batch_size
 
     def mean_losses(self, losses: np.ndarray) -> list[float]:
-        """Per epoch the mean of the losses of its steps (whole epochs of them), weighted by rows."""
+        """Per epoch the mean of the losses of its steps (whole epochs of them), weighted by rows.
+
+        Losses that are not finite are those of steps that were not taken, and do not count.
+        """
         if self.steps_per_epoch == 1:
             means: list[float] = losses.tolist()
-        else:
+        elif all_finite(losses):
             means = (losses.reshape(-1, self.steps_per_epoch) * self._shares).sum(axis=1).tolist()
+        else:
+            finite = np.isfinite(losses).reshape(-1, self.steps_per_epoch)
+            shares = self._shares * finite
+            with np.errstate(invalid="ignore"):  # NaN where no step was taken
+                means = (
+                    np.where(finite, losses.reshape(finite.shape), 0.0) @ self._shares / shares.sum(axis=1)
+                ).tolist()
         return means
 
     def read(
