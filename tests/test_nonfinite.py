@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from support import assert_same_bits, make_examples, make_net
+from support import make_examples, make_net
 
 from fastmlp import SGD, Adam
 
@@ -90,7 +90,7 @@ def test_parameters_are_put_back_to_the_start_of_the_epoch(backend, dtype, batch
 
 
 def a_running_bias(dtype, backend):
-    """Negative weights of the examples drive the bias away until it overflows, the losses being finite all the while."""
+    """Negative weights of the examples drive the bias away until it overflows; the losses are finite all the while."""
     net, _ = make_net((3, 1), loss="mae", dtype=dtype, backend=backend)
     X = np.random.default_rng(1).uniform(0.5e-3, 1.5e-3, (20, 3)).astype(dtype)
     optimizer = SGD(lr=float(np.finfo(dtype).max) / 20, momentum=0.9)
