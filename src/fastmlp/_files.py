@@ -14,6 +14,7 @@ from fastmlp._safetensors import AnyPath, TensorFile, shown
 from fastmlp._version import __version__
 
 FORMAT = "fastmlp"
+CHECKPOINT = "fastmlp-checkpoint"
 FORMAT_VERSION = 1
 DTYPE_NAMES = ("float32", "float64")
 Arrays = tuple[np.ndarray, ...]
@@ -59,21 +60,25 @@ def metadata(kind: str, architecture: Architecture) -> dict[str, str]:
 
 @contextmanager
 def opened(path: AnyPath) -> Iterator[tuple[Architecture, TensorFile]]:
-    """The architecture in a file, and the file, which holds that architecture's parameters and nothing more.
+    """The architecture in a file, and the file, which holds that architecture's parameters.
 
-    Raises ValueError, naming the path, if the file is not what `save` writes.
+    Raises ValueError, naming the path, if the file is not what `save` or a Checkpoint writes.
     """
     with _safetensors.opened(path) as file:
-        architecture = read_architecture(file, FORMAT)
-        check_tensors(file, parameter_shapes(architecture), architecture)
+        architecture = read_architecture(file, FORMAT, CHECKPOINT)
+        checkpoint = file.metadata["format"] == CHECKPOINT
+        _check_parameters(file, architecture, alone=not checkpoint)
+        file.check_spans()
+        if checkpoint:
+            file.check_sum()
         yield architecture, file
 
 
-def read_architecture(file: TensorFile, kind: str) -> Architecture:
-    """What the header of a file of this ``kind`` says."""
+def read_architecture(file: TensorFile, *kinds: str) -> Architecture:
+    """What the header of a file of one of these ``kinds`` says."""
     found = file.metadata
-    if found.get("format") != kind:
-        raise ValueError(f"it is no file of {kind}: the header's __metadata__ has no format {kind!r}")
+    if found.get("format") not in kinds:
+        raise ValueError(f"it is no file of fastmlp: the format in its __metadata__ is not {' or '.join(kinds)}")
     version = found.get("format_version", "")
     if not (version.isascii() and version.isdecimal() and len(version) <= 9 and int(version) >= 1):
         raise ValueError(f"its format_version is {shown(version)}; expected a number")
@@ -102,10 +107,11 @@ def parameter_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def check_tensors(file: TensorFile, shapes: dict[str, tuple[int, ...]], architecture: Architecture) -> None:
-    """Raise ValueError unless the file has exactly these tensors, in the architecture's dtype."""
+def _check_parameters(file: TensorFile, architecture: Architecture, alone: bool) -> None:
+    """Raise ValueError unless the file has the architecture's parameters, ``alone`` or among others."""
+    shapes = parameter_shapes(architecture)
     missing, extra = sorted(shapes.keys() - file.entries.keys()), sorted(file.entries.keys() - shapes.keys())
-    found = ("lacks", missing), ("also has", extra)
+    found = ("lacks", missing), ("also has", extra if alone else [])
     words = [f"{word} {shown(', '.join(names[:3]))}" for word, names in found if names]
     if words:
         raise ValueError(f"it {' and '.join(words)}; its layers are {shown(list(architecture.layer_sizes))}")
@@ -115,4 +121,3 @@ def check_tensors(file: TensorFile, shapes: dict[str, tuple[int, ...]], architec
             raise ValueError(f"{name} has shape {list(entry.shape)}; expected {shown(list(shape))}")
         if entry.dtype.newbyteorder("=") != architecture.dtype:
             raise ValueError(f"{name} has dtype {entry.dtype.name}; its architecture says {architecture.dtype.name}")
-    file.check_spans()

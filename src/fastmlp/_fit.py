@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastmlp._checkpoint import Saver, find, settings_of
+from fastmlp._checkpoint import resume as go_on
 from fastmlp._early_stopping import EarlyStopping, Watch
 from fastmlp._fit_arguments import (
     Callback,
@@ -65,13 +67,30 @@ class Training:
     callbacks: tuple[Callback, ...]
     display: Progress
     guard: Guard
+    savers: tuple[Saver, ...]
     history: History
 
     def __post_init__(self) -> None:
         self._pace = Pace(self.net._architecture.n_parameters, self.data.batch_size)
-        busy = self.validation_loss or self.watch or self.callbacks or self.history._parameters is not None
+        # The losses so far of an epoch, and the generator's state before it gave that epoch's order.
+        self.begun = np.empty(0)
+        self._order_state: Any = None
+        busy = (
+            self.validation_loss or self.watch or self.callbacks or self.savers or self.history._parameters is not None
+        )
         together = not busy and self.display.silent and self.guard.stops and not callable(self.optimizer.lr)
         self._epochs_per_round = max(1, INDICES_PER_ROUND // self.data.n) if together else 1
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Epochs done, and steps of the one that has begun."""
+        return self.history.epochs, len(self.begun)
+
+    def generator_state(self) -> Any:
+        """That from which the order of the epoch that has begun, or else of the next one, comes."""
+        if self.rng is None or len(self.begun):
+            return self._order_state
+        return self.rng.bit_generator.state
 
     def run(self) -> History:
         """Train until the epochs are over or something stops it."""
@@ -82,26 +101,33 @@ class Training:
             if history._step_loss is not None:
                 history._step_loss.append(losses)
             self._end_round()
+        for saver in self.savers:
+            saver.at_end(self)
         history.stopped_by = history.stopped_by or "epochs"
         if self.watch is not None:
             self.watch.restore()
         return history
 
     def _round(self, epochs: int) -> np.ndarray:
-        """Train for some epochs; returns the loss of every step."""
-        self.optimizer._start_epoch()
-        self.guard.keep()
+        """Train for some epochs, or for what is left of one; returns the loss of every step."""
+        begun = self.begun
+        if not len(begun):
+            self.optimizer._start_epoch()
+            self.guard.keep()
+        if self.savers and self.rng is not None:
+            self._order_state = self.rng.bit_generator.state
         order = None if self.rng is None else draw_order(self.rng, self.data.n, epochs)
         losses = np.empty(epochs * self.data.steps_per_epoch)
-        self._steps(order, losses)
+        losses[: len(begun)] = begun
+        self._steps(order, losses, len(begun))
+        self.begun = np.empty(0)
         if not self.guard.finite():
             self._not_finite(order, losses, len(losses) - 1, "the parameters are not finite after")
         self.optimizer._epoch += epochs - 1
         return losses
 
-    def _steps(self, order: np.ndarray | None, losses: np.ndarray) -> None:
-        """Take the first steps of a round, one for each place in ``losses``."""
-        done = 0
+    def _steps(self, order: np.ndarray | None, losses: np.ndarray, done: int = 0) -> None:
+        """Take the steps of a round after the first ``done``, one for each place in ``losses``."""
         while done < len(losses):
             taken, wanted = self._slice(order, losses, done)
             done += taken
@@ -109,6 +135,10 @@ class Training:
                 self._not_finite(order, losses, done, f"the loss is {losses[done]} at")
                 self.net._dropout_step += 1
                 done += 1
+            if self.savers and done < len(losses):
+                self.begun = losses[:done]
+                for saver in self.savers:
+                    saver.between_slices(self)
 
     def _slice(self, order: np.ndarray | None, losses: np.ndarray, done: int) -> tuple[int, int]:
         """Take a slice of the steps of a round that follow the first ``done``; returns how many, and of how many."""
@@ -165,6 +195,8 @@ class Training:
             answer = callback(net, history)
             if isinstance(answer, (bool, np.bool_)) and answer:
                 history.stopped_by = history.stopped_by or "callback"
+        for saver in self.savers:
+            saver.after_epoch(self)
 
 
 def draw_order(rng: np.random.Generator, n: int, epochs: int) -> np.ndarray:
@@ -194,6 +226,7 @@ def fit(
     rng: np.random.Generator | int | None,
     record: str | Iterable[str],
     on_nonfinite: str,
+    resume: Any,
 ) -> History:
     """Check the arguments of ``MLP.fit``, whose docstring explains them, and train.
 
@@ -204,7 +237,7 @@ def fit(
     generator = (net._shuffle_rng if rng is None else check_rng(rng)) if check_flag("shuffle", shuffle) else None
     validation = check_validation_data(net, validation_data)
     rule = check_early_stopping(early_stopping, validation is not None)
-    called = check_callbacks(callbacks)
+    called, checkpoints = check_callbacks(callbacks)
     history = new_history(record)
     policy = check_policy(on_nonfinite)
     wanted = check_flag("progress", progress)
@@ -212,13 +245,22 @@ def fit(
         optimizer = Adam()
     elif not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer is {optimizer!r}; expected one such as fastmlp.Adam()")
+    settings, saved = {}, None
+    if checkpoints or resume is not None:
+        settings = settings_of(net, optimizer, data, generator is not None, validation_data, rule, record)
+    if resume is not None:
+        saved = find(resume, settings)
+    savers = tuple(Saver(checkpoint, settings) for checkpoint in checkpoints)
     with net._training():
         guard = Guard(net, optimizer._bind(net), policy)
         watch = None if rule is None else Watch(rule, net._parameters)
         display = make_progress(wanted, epochs, data.n)
+        training = Training(
+            net, optimizer, data, epochs, generator, validation, watch, called, display, guard, savers, history
+        )
         try:
-            return Training(
-                net, optimizer, data, epochs, generator, validation, watch, called, display, guard, history
-            ).run()
+            if saved is not None:
+                go_on(saved, training)
+            return training.run()
         finally:
             display.close()

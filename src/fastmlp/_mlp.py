@@ -37,6 +37,7 @@ from fastmlp._parametrized import Parametrized
 from fastmlp._quick_checks import QuickChecks
 
 if TYPE_CHECKING:
+    from fastmlp._checkpoint import Checkpoint
     from fastmlp._early_stopping import EarlyStopping
     from fastmlp._history import History
     from fastmlp._optimizers import Optimizer
@@ -434,11 +435,12 @@ class MLP(Parametrized):
         sample_weight: Any = None,
         validation_data: tuple[Any, ...] | None = None,
         early_stopping: "int | EarlyStopping | None" = None,
-        callbacks: Sequence[Callable[["MLP", "History"], Any]] = (),
+        callbacks: "Sequence[Callable[[MLP, History], Any] | Checkpoint]" = (),
         progress: bool = False,
         rng: int | np.random.Generator | None = None,
         record: str | Sequence[str] = (),
         on_nonfinite: str = "raise",
+        resume: str | os.PathLike[str] | None = None,
     ) -> "History":
         """Train by mini-batches.
 
@@ -462,7 +464,7 @@ class MLP(Parametrized):
             Its loss is computed after each epoch.
         early_stopping : int or EarlyStopping, optional
             A patience in epochs, or the whole rule.
-        callbacks : sequence of callables
+        callbacks : sequence of callables and Checkpoints
             Called as ``callback(net, history)`` after each epoch; one that returns True ends the training.
         progress : bool, default False
             Whether to show the progress: by tqdm where it is installed, else one line an epoch.
@@ -476,6 +478,10 @@ class MLP(Parametrized):
             back to the start of the epoch (unless the two take more than 256 MB). "raise" ends the fit with an
             error; "warn" goes on with the next step and warns, once an epoch; "ignore" just goes on. The mean
             loss of an epoch is then that of the steps that were taken.
+        resume : path, optional
+            Go on with the fit that a `Checkpoint` keeps in this file; where there is no file, start. The arguments
+            must be those of that fit, but for ``epochs``, counted from its start, which may be larger. The result
+            is the same bits as without the interruption.
 
         Returns
         -------
@@ -487,6 +493,8 @@ class MLP(Parametrized):
             If a loss, or a parameter after an epoch, is not finite; the message says where.
         RuntimeError
             If the network is being trained already.
+        ValueError
+            If ``resume`` is damaged, and the file before it, too, or belongs to another fit; an argument is wrong.
         KeyboardInterrupt
             On Ctrl-C, between two updates: the network is usable.
         """
@@ -508,6 +516,7 @@ class MLP(Parametrized):
             rng=rng,
             record=record,
             on_nonfinite=on_nonfinite,
+            resume=resume,
         )
 
     # --- copies and files ---

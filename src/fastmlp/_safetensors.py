@@ -72,11 +72,23 @@ def write(
             file.flush()
             os.fsync(file.fileno())
         if previous is not None:
-            os.replace(target, previous)
+            _keep(target, Path(previous))
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
     _sync_folder(target.parent)
+
+
+def _keep(target: Path, previous: Path) -> None:
+    """Give a file another name, too, so that there is always one under its own."""
+    link = previous.with_name(f"{previous.name}.partial")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(target, link)
+        os.replace(link, previous)
+    except OSError:  # not every file system has hard links
+        os.replace(target, previous)
+    link.unlink(missing_ok=True)  # it is there still if both names meant the same file before
 
 
 def _header(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray], checksum: bool) -> bytes:

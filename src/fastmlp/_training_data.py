@@ -19,7 +19,7 @@ class TrainingData:
     """
 
     def __init__(self, examples: Examples, batch_size: int, converted: bool, dtype: "np.dtype") -> None:
-        self._examples = examples
+        self.examples = examples
         self._converted = converted
         self._dtype = dtype
         self.n, n_features = map(int, examples.X.shape)
@@ -59,13 +59,13 @@ class TrainingData:
     ) -> tuple[Examples, Schedule]:
         """What an engine needs for steps from ``first_step``: all ``n_steps``, or fewer of converted examples."""
         if not self._converted:
-            return self._examples, Schedule(order, self.batch_size, first_step, n_steps, table)
+            return self.examples, Schedule(order, self.batch_size, first_step, n_steps, table)
         epoch, batch = divmod(first_step, self.steps_per_epoch)
         n_steps = min(n_steps, self.steps_per_epoch - batch, self._most_converted)
         start = batch * self.batch_size
         stop = min(start + n_steps * self.batch_size, self.n)
         rows = slice(start, stop) if order is None else order[epoch * self.n + start : epoch * self.n + stop]
-        X, y, sample_weight = self._examples
+        X, y, sample_weight = self.examples
         part = Examples(dense(X[rows], self._dtype), y[rows], None if sample_weight is None else sample_weight[rows])
         return part, Schedule(None, self.batch_size, 0, n_steps, table)
 
