@@ -1,0 +1,95 @@
+"""Files from strangers: a thousand of those that fuzz_files.py makes, and some that it would not find."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from fuzz_files import Files, check, fuzz, join, split
+
+import fastmlp
+
+
+def test_a_thousand_cases():
+    for name, (tried, good) in fuzz(1002, derandomize=True).items():
+        assert tried >= 300 and good < tried / 2, name
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Files(tmp_path)
+
+
+def test_a_good_file_is_good(files):
+    assert check(files.path, files.saved, files.load)
+    assert check(files.path, files.checkpoint, files.load)
+    assert check(files.path, files.checkpoint, files.resume)
+
+
+def test_the_memory_of_a_large_file(tmp_path):
+    """40 MB in one layer: at most the network and one tensor at a time."""
+    fastmlp.MLP([5000, 2000], backend="numpy", initializer="zeros").save(tmp_path / "file")
+    content = (tmp_path / "file").read_bytes()
+    assert check(tmp_path / "file", content, lambda path: fastmlp.MLP.load(path, backend="numpy"))
+
+
+@pytest.mark.parametrize("header", [b"[[]]," * 200_000, b'{"":{"":0}},' * 100_000, b'"\\ud800",' * 100_000])
+def test_a_header_that_would_take_much_memory(files, header):
+    text = b'{"__metadata__":{},"more":[' + header + b"0]}"
+    assert not check(files.path, join(text, b"", False), files.load)
+    assert not check(files.path, join(text, bytes(2**20), False), files.load)
+
+
+def test_sizes_whose_product_overflows(files):
+    header, data = split(files.saved)
+    for sizes in ([2**32, 2**32], [2**31, 2**31, 2], [2**62, 4], [10**300, 10**300]):
+        description = json.loads(header["__metadata__"]["architecture"])
+        description |= {
+            "layer_sizes": sizes,
+            "dropout": [0.0] * (len(sizes) - 2),
+            "activation": ["relu"] * (len(sizes) - 2),
+        }
+        metadata = header["__metadata__"] | {"architecture": json.dumps(description)}
+        tensors = {}
+        for layer, (n_in, n_out) in enumerate(zip(sizes, sizes[1:]), start=1):
+            for name, shape in (("weight", [n_out, n_in]), ("bias", [n_out])):
+                tensors[f"layer{layer}.{name}"] = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+        assert not check(files.path, join({"__metadata__": metadata, **tensors}, b"", False), files.load)
+        assert not check(files.path, join({"__metadata__": metadata, **tensors}, data, False), files.load)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this platform")
+def test_what_is_no_regular_file(tmp_path):
+    """Reading from them would hang, or never end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero", tmp_path):
+        with pytest.raises(ValueError, match="no regular file"):
+            fastmlp.MLP.load(path)
+
+
+def test_paths_of_other_kinds():
+    for path in (0, None, 1.5, ["net"]):
+        with pytest.raises(TypeError):
+            fastmlp.MLP.load(path)
+    with pytest.raises(ValueError, match="null"):
+        fastmlp.MLP.load("net\0")
+
+
+def test_the_settings_of_load_are_not_blamed_on_the_file(files):
+    files.path.write_bytes(files.saved)
+    for more, error, text in (
+        ({"backend": "gpu"}, ValueError, "^backend is"),
+        ({"n_threads": 0}, ValueError, "^n_threads is"),
+        ({"n_threads": "2"}, TypeError, "^n_threads is"),
+        ({"rng": "seed"}, TypeError, "^rng is"),
+    ):
+        with pytest.raises(error, match=text):
+            fastmlp.MLP.load(files.path, **more)
+
+
+def test_a_net_of_very_many_layers_is_refused_when_it_is_saved(tmp_path):
+    with pytest.raises(ValueError, match="too many layers"):
+        fastmlp.MLP([1] * 2000, backend="numpy").save(tmp_path / "net")
+    net = fastmlp.MLP([1] * 600, backend="numpy", rng=0)
+    net.save(tmp_path / "net")
+    np.testing.assert_array_equal(fastmlp.MLP.load(tmp_path / "net").parameters, net.parameters)
