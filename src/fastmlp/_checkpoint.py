@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastmlp import _files, _fingerprint, _safetensors
+from fastmlp._checks import check_path
 from fastmlp._numbers import check_real, check_whole
 from fastmlp._safetensors import AnyPath, TensorFile, shown
 from fastmlp._update import BETA1_POWER, BETA2_POWER
@@ -59,8 +60,7 @@ class Checkpoint:
     _seconds: float | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.path, (str, os.PathLike)):
-            raise TypeError(f"path is {self.path!r}; expected a path")
+        check_path("path", self.path)
         if isinstance(self.every, str):
             found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)s", self.every)
             if not found or not float(found[1]):
@@ -228,9 +228,7 @@ def find(path: Any, settings: Settings) -> Saved | None:
 
     Raises ValueError where both are damaged, or the fit in it is another.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"resume is {path!r}; expected a path")
-    name = os.fspath(path)
+    name = check_path("resume", path)
     problems = []
     for candidate in (name, f"{name}.previous"):
         try:

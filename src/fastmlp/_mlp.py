@@ -23,6 +23,7 @@ from fastmlp._checks import (
     check_inputs,
     check_numbers,
     check_out,
+    check_path,
     check_sample_weight,
     check_targets,
     dense_blocks,
@@ -32,7 +33,7 @@ from fastmlp._checks import (
 from fastmlp._gradients import Gradients
 from fastmlp._initializers import Initializer, initialize
 from fastmlp._layout import Layout
-from fastmlp._numbers import check_whole
+from fastmlp._numbers import check_flag, check_whole
 from fastmlp._parametrized import Parametrized
 from fastmlp._quick_checks import QuickChecks
 
@@ -364,7 +365,7 @@ class MLP(Parametrized):
         examples = self._checked_examples(X, y, sample_weight)
         arena = self._layout.arena()
         step = None
-        if training:
+        if check_flag("training", training):
             step = self._dropout_step
             self._dropout_step += 1
         loss = self._engine.gradients(examples, arena, step)
@@ -394,7 +395,7 @@ class MLP(Parametrized):
             raise ValueError(f"dY has shape {derivative.shape}; expected {expected[single:]}, that of the outputs")
         derivative = np.ascontiguousarray(derivative.reshape(expected), dtype=self._dtype)
         arena = self._layout.arena()
-        dX = np.zeros(batch.shape, self._dtype) if input_gradient else None
+        dX = np.zeros(batch.shape, self._dtype) if check_flag("input_gradient", input_gradient) else None
         if len(batch):
             self._engine.backward(batch, derivative, arena, dX)
         return Gradients(self._layout, arena, dX[0] if dX is not None and single else dX)
@@ -558,7 +559,7 @@ class MLP(Parametrized):
         The file holds tensors ``layer1.weight`` (n_1, n_0), ``layer1.bias`` (n_1,), ``layer2.weight`` ..., and the
         architecture as JSON in the header's metadata. It is replaced as a whole or not at all.
         """
-        _files.save(path, self._architecture, self._weights, self._biases)
+        _files.save(check_path("path", path), self._architecture, self._weights, self._biases)
 
     @classmethod
     def load(
@@ -589,7 +590,7 @@ class MLP(Parametrized):
         backend = _backends.resolve(backend)
         if n_threads is not None:
             n_threads = check_whole("n_threads", n_threads, at_least=1)
-        with _files.opened(path) as (architecture, file):
+        with _files.opened(check_path("path", path)) as (architecture, file):
             net = cls.__new__(cls)
             net._build(architecture, backend, n_threads, shuffle_rng, seed)
             for name, parameters in _files.named(net._weights, net._biases).items():
