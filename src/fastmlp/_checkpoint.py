@@ -18,7 +18,7 @@ import numpy as np
 from fastmlp import _files, _fingerprint, _safetensors
 from fastmlp._checks import check_path
 from fastmlp._numbers import check_real, check_whole
-from fastmlp._safetensors import AnyPath, TensorFile, shown
+from fastmlp._safetensors import AnyPath, TensorFile, short, shown
 from fastmlp._update import BETA1_POWER, BETA2_POWER
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ def resume(saved: Saved, training: "Training") -> None:
         _check_tensors(saved, training)
         generator = check_generator_state(training.rng, saved.state.generator)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{saved.name!r} cannot be resumed from: {error}") from error
+        raise ValueError(f"{saved.name!r} cannot be resumed from: {short(str(error))}") from error
     _check_epochs(saved, training)
     _check_rate(saved, training.optimizer)
     state, tensors = saved.state, saved.tensors

@@ -30,7 +30,6 @@ HEADER_SHARE = 32
 CHECKSUM = "checksum"
 CHECKSUM_BYTES = 32
 BLOCK_BYTES = 2**20
-LONGEST_MESSAGE = 400
 
 
 class Entry(NamedTuple):
@@ -201,9 +200,7 @@ def opened(path: AnyPath) -> Iterator[TensorFile]:
         with open(name, "rb") as file:
             yield TensorFile(file)
     except (ValueError, TypeError) as error:
-        message = str(error)
-        cut = message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}..."
-        raise ValueError(f"{name!r} cannot be loaded: {cut}") from error
+        raise ValueError(f"{name!r} cannot be loaded: {short(str(error))}") from error
 
 
 def _read_header(file: BufferedReader, size: int) -> dict[str, Any]:
@@ -244,8 +241,12 @@ def parse(text: bytes | str, what: str) -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """What a file says, short enough for a message."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return short(repr(value), 80)
+
+
+def short(text: str, length: int = 400) -> str:
+    """The beginning of a text that a stranger may have written."""
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def _check_metadata(metadata: Any) -> dict[str, str]:
