@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastmlp._checkpoint import Saver, find, settings_of
-from fastmlp._checkpoint import resume as go_on
+from fastmlp._checkpoint import Saver, settings_of
 from fastmlp._early_stopping import EarlyStopping, Watch
 from fastmlp._fit_arguments import (
     Callback,
@@ -24,6 +23,7 @@ from fastmlp._nonfinite import Guard, check_policy
 from fastmlp._numbers import check_flag, check_whole
 from fastmlp._optimizers import Adam, Optimizer
 from fastmlp._progress import Progress, make_progress
+from fastmlp._resume import Saved, find, restore
 from fastmlp._training_data import TrainingData
 
 if TYPE_CHECKING:
@@ -245,12 +245,12 @@ def fit(
         optimizer = Adam()
     elif not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer is {optimizer!r}; expected one such as fastmlp.Adam()")
-    settings, saved = {}, None
+    saved: Saved | None = None
+    savers: tuple[Saver, ...] = ()
     if checkpoints or resume is not None:
-        settings = settings_of(net, optimizer, data, generator is not None, validation_data, rule, record)
-    if resume is not None:
+        settings = settings_of(net, optimizer, data, generator is not None, validation_data, rule, history)
         saved = find(resume, settings)
-    savers = tuple(Saver(checkpoint, settings) for checkpoint in checkpoints)
+        savers = tuple(Saver(checkpoint, settings) for checkpoint in checkpoints)
     with net._training():
         guard = Guard(net, optimizer._bind(net), policy)
         watch = None if rule is None else Watch(rule, net._parameters)
@@ -260,7 +260,7 @@ def fit(
         )
         try:
             if saved is not None:
-                go_on(saved, training)
+                restore(saved, training)
             return training.run()
         finally:
             display.close()

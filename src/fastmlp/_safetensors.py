@@ -18,6 +18,9 @@ import numpy as np
 
 AnyPath = str | os.PathLike[str]
 
+# Or its parts, to be written one after the other as one vector.
+Tensor = np.ndarray | list[np.ndarray]
+
 LENGTH_BYTES = 8
 # So that the tensors start aligned, as the format asks.
 ALIGNMENT = 8
@@ -47,7 +50,7 @@ class Entry(NamedTuple):
 def write(
     path: AnyPath,
     metadata: Mapping[str, str],
-    tensors: Mapping[str, np.ndarray],
+    tensors: Mapping[str, Tensor],
     *,
     checksum: bool = False,
     previous: AnyPath | None = None,
@@ -90,12 +93,14 @@ def _keep(target: Path, previous: Path) -> None:
     link.unlink(missing_ok=True)  # it is there still if both names meant the same file before
 
 
-def _header(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray], checksum: bool) -> bytes:
+def _header(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], checksum: bool) -> bytes:
     entries: dict[str, Any] = {"__metadata__": metadata}
     position = 0
-    for name, array in tensors.items():
-        end = position + array.nbytes
-        entries[name] = {"dtype": NAMES[array.dtype], "shape": array.shape, "data_offsets": [position, end]}
+    for name, tensor in tensors.items():
+        parts = tensor if isinstance(tensor, list) else [tensor]
+        shape = (sum(part.size for part in parts),) if isinstance(tensor, list) else tensor.shape
+        end = position + sum(part.nbytes for part in parts)
+        entries[name] = {"dtype": NAMES[parts[0].dtype], "shape": shape, "data_offsets": [position, end]}
         position = end
     if checksum:
         end = position + CHECKSUM_BYTES
@@ -111,10 +116,11 @@ def _longest_header(n_bytes: int) -> int:
     return HEADER_BYTES + n_bytes // HEADER_SHARE
 
 
-def _pieces(header: bytes, tensors: Mapping[str, np.ndarray]) -> Iterator[bytes | memoryview]:
+def _pieces(header: bytes, tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     yield len(header).to_bytes(LENGTH_BYTES, "little")
     yield header
-    yield from map(_stored, tensors.values())
+    for tensor in tensors.values():
+        yield from map(_stored, tensor if isinstance(tensor, list) else [tensor])
 
 
 def _stored(array: np.ndarray) -> memoryview:
