@@ -8,6 +8,7 @@ from hashlib import blake2b
 import numpy as np
 import pytest
 from support import assert_same_bits, make_examples, make_net, run_python
+from test_nonfinite import a_running_bias
 
 import fastmlp
 from fastmlp import SGD, Adam, AdamW, Checkpoint, EarlyStopping, RMSprop, _checkpoint, schedules
@@ -106,6 +107,33 @@ def test_interrupted_in_the_midst_of_an_epoch(backend, dtype, path, monkeypatch,
                 fit(path, backend, make=make, **more)
     assert calls == [(0, step) for step in range(1, 8)] + [(1, step) for step in range(1, 4)]
     assert fit(path, backend, make=make, **more) == expected
+
+
+def test_the_start_of_the_epoch_is_kept(backend, path, monkeypatch):
+    """A bias that overflows in epoch 5 is put back to what it was before the interruption, in the same epoch."""
+    monkeypatch.setattr("fastmlp._fit.Pace.note", lambda pace, n_steps, seconds: None)
+    monkeypatch.setattr("fastmlp._fit.FIRST_SLICE_SECONDS", 0.0)
+
+    def train(path, stop=None):
+        net, data, fitting = a_running_bias("float32", backend)
+        callbacks = [Checkpoint(path)] if path else []
+
+        def between_slices(saver, training):
+            if training.place == stop:
+                saver._write(training)
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_checkpoint.Saver, "between_slices", between_slices)
+            history = net.fit(
+                *data, epochs=7, rng=4, on_nonfinite="ignore", callbacks=callbacks, resume=path, **fitting
+            )
+        return net.parameters.tobytes(), fitting["optimizer"]._update.first.tobytes(), history.loss
+
+    expected = train(None)
+    with pytest.raises(Killed):
+        train(path, stop=(5, 2))
+    assert train(path) == expected
 
 
 def test_seconds(backend, path):
@@ -410,12 +438,30 @@ def test_a_full_disk_ends_no_fit(path, monkeypatch):
     assert not list(path.parent.glob("*.partial"))
 
 
-def test_a_folder_that_is_missing(tmp_path):
+def test_places_where_no_file_can_be(tmp_path):
     net = make_classifier("numpy")
     before = net.parameters
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        net.fit(*examples(), callbacks=Checkpoint(tmp_path / "none" / "fit"))
+    for path, text in ((tmp_path / "none" / "fit", "there is no such folder"), (tmp_path, "it is a folder")):
+        with pytest.raises(FileNotFoundError, match=text):
+            net.fit(*examples(), callbacks=Checkpoint(path))
     assert_same_bits(net.parameters, before)
+
+
+def test_a_link(path):
+    """The file and the one before it are where it leads."""
+    link = path.with_name("link")
+    link.symlink_to(path)
+    fit(link, "numpy", epochs=3)
+    assert link.is_symlink() and path.is_file() and path.with_name("fit.checkpoint.previous").is_file()
+    path.write_bytes(b"")
+    with pytest.warns(RuntimeWarning, match="fit goes on from"):
+        assert fit(link, "numpy") == fit(None, "numpy")
+
+
+def test_arguments_of_other_kinds_are_the_same_fit(path):
+    X, y = examples(20)
+    fit(path, "numpy", epochs=3, record=(name for name in ("steps",)), validation_data=(X, y))
+    fit(path, "numpy", epochs=4, record="steps", validation_data=[X.copy(order="F"), y, None])
 
 
 @pytest.mark.parametrize(
