@@ -74,6 +74,8 @@ def check_path(name: str, value: Any) -> str:
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(path, str):
         raise TypeError(f"{name} is {value!r}; expected a path")
+    if "\0" in path:
+        raise ValueError(f"{name} is {path!r}; a path has no null character")
     return path
 
 
