@@ -7,6 +7,7 @@ Everything in a file is checked before it is believed, and nothing is allocated 
 import json
 import os
 import stat
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -60,8 +61,9 @@ def write(
     An older file of that name is replaced once the new one is complete, or becomes ``previous``.
     """
     target = Path(os.path.realpath(path))
-    # One name for all attempts, so that those that were killed leave one file at most.
-    partial = target.with_name(f"{target.name}.partial")
+    # Others may save to the same path now; a fit has its checkpoint to itself, and if it is killed often leaves one file.
+    mine = "" if checksum else f".{os.getpid()}-{threading.get_ident()}"
+    partial = target.with_name(f"{target.name}{mine}.partial")
     header = _header(metadata, tensors, checksum)
     try:
         with open(partial, "wb") as file:
