@@ -61,7 +61,7 @@ def write(
     An older file of that name is replaced once the new one is complete, or becomes ``previous``.
     """
     target = Path(os.path.realpath(path))
-    # Others may save to the same path now; a fit has its checkpoint to itself, and if it is killed often leaves one file.
+    # Others may save to the same path now. A fit has its checkpoint to itself, and killed often it leaves one file.
     mine = "" if checksum else f".{os.getpid()}-{threading.get_ident()}"
     partial = target.with_name(f"{target.name}{mine}.partial")
     header = _header(metadata, tensors, checksum)
