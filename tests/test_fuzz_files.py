@@ -58,6 +58,62 @@ def test_sizes_whose_product_overflows(files):
         assert not check(files.path, join({"__metadata__": metadata, **tensors}, data, False), files.load)
 
 
+@pytest.mark.parametrize("constant", [b"NaN", b"Infinity", b"-Infinity"])
+def test_constants_that_are_no_json(files, constant):
+    files.path.write_bytes(join(b'{"__metadata__":{},"a":' + constant + b"}", b"", False))
+    with pytest.raises(ValueError, match=f"{constant.decode()} is no number of JSON"):
+        files.load(files.path)
+
+
+def edited_state(header, edit):
+    state = json.loads(header["__metadata__"]["state"])
+    edit(state)
+    header["__metadata__"]["state"] = json.dumps(state)
+
+
+@pytest.mark.parametrize("value", [625, 10**6, 2**31, 2**40, -1, 1.0, True, None, [3]])
+def test_a_generator_that_would_read_past_its_memory(files, value):
+    header, data = split(files.checkpoint)
+    edited_state(header, lambda state: state["generator"]["state"].update(pos=value))
+    files.path.write_bytes(join(header, data, True))
+    with pytest.raises(ValueError, match="cannot be resumed from: its pos is"):
+        files.resume(files.path)
+
+
+@pytest.mark.parametrize("key", [[0] * 623, [0] * 625, [2**32] * 624, [-1] * 624, [0.0] * 624, None, {}])
+def test_a_generator_of_another_size(files, key):
+    header, data = split(files.checkpoint)
+    edited_state(header, lambda state: state["generator"]["state"].update(key=key))
+    files.path.write_bytes(join(header, data, True))
+    with pytest.raises(ValueError, match="cannot be resumed from: its key is"):
+        files.resume(files.path)
+
+
+def without_the_last_number(header, name):
+    """The header of a file in which one of the vectors is shorter, and the next one longer."""
+    names = list(header)
+    following = names[names.index(name) + 1]
+    size = {"F32": 4, "F64": 8, "U8": 1}[header[name]["dtype"]]
+    for changed, by in ((name, -1), (following, 1)):
+        header[changed]["shape"] = [header[changed]["shape"][0] + by]
+    header[name]["data_offsets"][1] -= size
+    header[following]["data_offsets"][0] -= size
+
+
+@pytest.mark.parametrize("name", ["optimizer.first", "best.parameters", "history.loss", "history.val_loss"])
+def test_arrays_that_do_not_fit_together(files, name):
+    for edit in (
+        lambda header: header.update({"more": header.pop(name)}),
+        lambda header: without_the_last_number(header, name),
+        lambda header: header[name].update(shape=[*header[name]["shape"], 1]),
+    ):
+        header, data = split(files.checkpoint)
+        edit(header)
+        files.path.write_bytes(join(header, data, True))
+        with pytest.raises(ValueError, match=r"cannot be (resumed from|loaded): (its tensors|it has|.*needs)"):
+            files.resume(files.path)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this platform")
 def test_what_is_no_regular_file(tmp_path):
     """Reading from them would hang, or never end."""
