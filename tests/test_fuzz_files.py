@@ -71,6 +71,30 @@ def edited_state(header, edit):
     header["__metadata__"]["state"] = json.dumps(state)
 
 
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("seed", 2**64),
+        ("dropout_step", 2**62),
+        ("dropout_step", 10**400),
+        ("start_dropout_step", -1),
+        ("epochs_begun", 1.5),
+        ("powers", [0.5]),
+        ("powers", [0.5, -0.5]),
+        ("start_powers", "12"),
+        ("lr", -0.1),
+        ("rate", "0.1"),
+        ("best_epoch", 2),
+        ("best_epoch", True),
+        ("stopped_by", ["callback"]),
+    ],
+)
+def test_states_that_make_no_sense(files, name, value):
+    header, data = split(files.checkpoint)
+    edited_state(header, lambda state: state.update({name: value}))
+    assert not check(files.path, join(header, data, True), files.resume)
+
+
 @pytest.mark.parametrize("value", [625, 10**6, 2**31, 2**40, -1, 1.0, True, None, [3]])
 def test_a_generator_that_would_read_past_its_memory(files, value):
     header, data = split(files.checkpoint)

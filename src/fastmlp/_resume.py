@@ -101,9 +101,9 @@ def restore(saved: Saved, training: "Training") -> None:
 
 
 def _check_state(state: State) -> None:
-    for name in ("seed", "dropout_step", "start_dropout_step", "epochs_begun"):
-        if check_whole(name, getattr(state, name), at_least=0) >= 2**64:
-            raise ValueError(f"{name} is {getattr(state, name)}; expected a number below 2^64")
+    for name, bits in {"seed": 64, "dropout_step": 62, "start_dropout_step": 62, "epochs_begun": 62}.items():
+        if check_whole(name, getattr(state, name), at_least=0) >= 2**bits:
+            raise ValueError(f"{name} is {shown(getattr(state, name))}; expected a number below 2^{bits}")
     for name in ("powers", "start_powers"):
         values = getattr(state, name)
         if not isinstance(values, list) or len(values) != len(POWERS):
@@ -124,15 +124,16 @@ def _check_tensors(saved: Saved, training: "Training") -> None:
     net, history, tensors = training.net, training.history, saved.tensors
     epochs, begun = (tensors[name].size if name in tensors else 0 for name in ("history.loss", "epoch.loss"))
     n, per_epoch = net.n_parameters, training.data.steps_per_epoch
-    if begun >= per_epoch or (saved.state.best_epoch or 0) > max(epochs - 1, 0):
-        raise ValueError(f"it has {epochs} epochs, {begun} steps and the best epoch {saved.state.best_epoch}")
+    best_epoch = saved.state.best_epoch
+    if begun >= per_epoch or (best_epoch is not None and best_epoch >= epochs):
+        raise ValueError(f"it has {epochs} epochs, {begun} steps and the best epoch {shown(best_epoch)}")
     update = training.optimizer._bind(net)
     moments = [name for name in MOMENTS if getattr(update, name).size]
     expected = _files.parameter_shapes(net._architecture)
     expected |= {f"optimizer.{name}": (n,) for name in moments}
     if begun and training.guard.start is not None:
         expected |= {f"start.{name}": (n,) for name in ("parameters", *moments)}
-    if training.watch is not None and training.watch.restores and saved.state.best_epoch is not None:
+    if training.watch is not None and training.watch.restores and best_epoch is not None:
         expected["best.parameters"] = (n,)
     if history._parameters is not None:
         expected["history.parameters"] = (epochs, n)
