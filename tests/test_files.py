@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 
 import numpy as np
 import oracle
@@ -306,3 +307,21 @@ def test_a_failed_save_leaves_the_older_file(file, tmp_path, monkeypatch):
     assert (tmp_path / "net.safetensors").read_bytes() == content
     fastmlp.MLP([2, 2], backend="numpy").save(tmp_path / "net.safetensors")
     assert fastmlp.MLP.load(tmp_path / "net.safetensors", backend="numpy").layer_sizes == (2, 2)
+
+
+def test_threads_may_save_to_one_path(tmp_path):
+    """What is there in the end is one of the files, whole."""
+    nets = [fastmlp.MLP([50, 400, size], rng=0, backend="numpy") for size in range(1, 9)]
+
+    def save(net):
+        for _ in range(5):
+            net.save(tmp_path / "net")
+
+    threads = [threading.Thread(target=save, args=(net,)) for net in nets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    loaded = fastmlp.MLP.load(tmp_path / "net")
+    assert_same_bits(loaded.parameters, nets[loaded.layer_sizes[-1] - 1].parameters)
+    assert os.listdir(tmp_path) == ["net"]

@@ -1,6 +1,7 @@
 """The number of threads, calls from several Python threads, and forked processes."""
 
 import os
+import sys
 import threading
 
 import numpy as np
@@ -156,6 +157,22 @@ def test_calls_from_several_threads(backend, dtype):
     run_in_threads(work, work, work)
 
 
+def test_eight_threads_call_forward(backend):
+    net, _ = make_net((30, 64, 5), output_activation="softmax", backend=backend, n_threads=2)
+    X, _ = make_examples(net, 700)
+    parts = [X[:n] for n in (1, 2, 17, 256, 300, 700)]
+    expected = [net.forward(part) for part in parts]
+    barrier = threading.Barrier(8)
+
+    def work():
+        barrier.wait()
+        for _ in range(10):
+            for part, y_hat in zip(parts, expected):
+                assert_same_bits(net.forward(part), y_hat)
+
+    run_in_threads(*[work] * 8)
+
+
 def test_two_nets_train_at_once(backend, dtype):
     def train(net, data):
         net.fit(*data, optimizer=fastmlp.Adam(), epochs=3, batch_size=20, rng=np.random.default_rng(5))
@@ -209,6 +226,47 @@ def test_forward_during_training(backend):
             assert np.isfinite(net.forward(X)).all()
 
     run_in_threads(train, read)
+
+
+def test_other_threads_run_while_a_net_trains(compiled_backend, monkeypatch):
+    """No thread is made to hand over the interpreter: another one runs if the kernel has let go of it."""
+    net, _ = make_net((200, 300, 250, 10), backend=compiled_backend)
+    X, y = make_examples(net, 2000)
+    net.fit(X[:10], y[:10])
+    train, began, events = net._engine.train, threading.Event(), []
+
+    def noted(*arguments):
+        began.set()
+        events.append("in")
+        taken = train(*arguments)
+        events.append("out")
+        return taken
+
+    def run():
+        assert began.wait(60)
+        events.append("other")
+
+    interval = sys.getswitchinterval()
+    monkeypatch.setattr(net._engine, "train", noted)
+    sys.setswitchinterval(1000.0)
+    try:
+        run_in_threads(run, lambda: net.fit(X, y, batch_size=None))
+    finally:
+        sys.setswitchinterval(interval)
+    assert events == ["in", "other", "out"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "loky"])
+def test_children_train_after_their_parent(compiled_backend, method):
+    """And the parent goes on."""
+    if method == "fork" and not hasattr(os, "fork"):
+        pytest.skip("no fork on this platform")
+    if method == "loky":
+        pytest.importorskip("joblib", reason="joblib starts the children")
+    code = (
+        f"import process_worker\nif __name__ == '__main__':\n    process_worker.main({method!r}, {compiled_backend!r})"
+    )
+    assert run_python(code).strip() == "done"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")

@@ -5,6 +5,7 @@ Public names only. `MLP` is the network; an optimizer trains it, through its own
 
 from fastmlp import schedules
 from fastmlp._backends import available_backends
+from fastmlp._checkpoint import Checkpoint
 from fastmlp._config import show_config
 from fastmlp._early_stopping import EarlyStopping
 from fastmlp._gradients import Gradients
@@ -20,6 +21,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Checkpoint",
     "EarlyStopping",
     "Gradients",
     "History",

@@ -4,6 +4,8 @@ An array that a kernel can read as it is (float32, float64 or int64, native, ali
 untouched; other real numbers are converted.
 """
 
+import os
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from numbers import Real
 from typing import Any, TypeGuard
@@ -19,6 +21,8 @@ from fastmlp._numbers import check_real, check_whole
 INT64 = np.dtype(np.int64)
 KERNEL_DTYPES = frozenset({np.dtype(np.float32), np.dtype(np.float64), INT64})
 NET_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+# Rows are padded to up to 16 times their length; beyond, sizes in bytes would overflow 63 bits.
+MOST_PARAMETERS = 2**55
 # Rows of a sparse X that become dense at a time.
 SPARSE_ROWS = 512
 
@@ -60,7 +64,19 @@ def check_layer_sizes(layer_sizes: Any) -> tuple[int, ...]:
     sizes = tuple(check_whole(f"layer_sizes[{i}]", size, at_least=1) for i, size in enumerate(layer_sizes))
     if len(sizes) < 2:
         raise ValueError(f"layer_sizes is {list(sizes)}; expected at least the numbers of inputs and of outputs")
+    if sum(n_out * (n_in + 1) for n_in, n_out in zip(sizes, sizes[1:])) > MOST_PARAMETERS:
+        raise ValueError(f"layer_sizes has {reprlib.repr(list(sizes))}; so many parameters no memory can hold")
     return sizes
+
+
+def check_path(name: str, value: Any) -> str:
+    """A path as text."""
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str):
+        raise TypeError(f"{name} is {value!r}; expected a path")
+    if "\0" in path:
+        raise ValueError(f"{name} is {path!r}; a path has no null character")
+    return path
 
 
 def check_name(name: str, value: Any, choices: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastmlp._history import History
+from fastmlp._layout import Layout
 from fastmlp._numbers import check_flag, check_real, check_whole
 
 MONITORS = ("val_loss", "loss")
@@ -48,22 +49,40 @@ class Watch:
         self._rule = rule
         self._parameters = parameters
         self._best = math.inf
-        self._best_parameters: np.ndarray | None = None
+        self.best_parameters: np.ndarray | None = None
         self._epoch = -1
         self.best_epoch: int | None = None
 
     def see(self, history: History) -> bool:
         """Take note of an epoch; returns whether to stop. NaN is no improvement."""
-        value = (history.val_loss if self._rule.monitor == "val_loss" else history.loss)[-1]
+        value = self._monitored(history)[-1]
         self._epoch += 1
         if value < self._best - self._rule.min_delta:
             self._best, self.best_epoch = value, self._epoch
             if self._rule.restore_best:
-                self._best_parameters = self._parameters.copy()
+                self.best_parameters = self._parameters.copy()
         best_epoch = -1 if self.best_epoch is None else self.best_epoch
         return self._epoch - best_epoch >= self._rule.patience
 
+    def _monitored(self, history: History) -> list[float]:
+        return history.val_loss if self._rule.monitor == "val_loss" else history.loss
+
+    @property
+    def restores(self) -> bool:
+        """Whether the best parameters are kept."""
+        return self._rule.restore_best
+
+    def go_on(self, history: History, layout: Layout, best_parameters: np.ndarray | None) -> None:
+        """Return to what was seen by the end of ``history``, the best parameters being flat."""
+        self._epoch = history.epochs - 1
+        self.best_epoch = history.best_epoch
+        if self.best_epoch is not None:
+            self._best = self._monitored(history)[self.best_epoch]
+        if best_parameters is not None:
+            self.best_parameters = layout.arena()
+            layout.unflatten(best_parameters, self.best_parameters)
+
     def restore(self) -> None:
         """Write the best parameters back, where they are to be restored."""
-        if self._best_parameters is not None:
-            self._parameters[...] = self._best_parameters
+        if self.best_parameters is not None:
+            self._parameters[...] = self.best_parameters

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmlp._backends._engine import Examples
+from fastmlp._checkpoint import Checkpoint
 from fastmlp._checks import (
     KERNEL_DTYPES,
     check_inputs,
@@ -93,26 +94,26 @@ def check_early_stopping(early_stopping: Any, has_validation: bool) -> EarlyStop
     return rule
 
 
-def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
-    """One function, or any number of them in a row."""
-    if callable(callbacks):
-        return (callbacks,)
-    if not isinstance(callbacks, Iterable):
-        raise TypeError(f"callbacks is {callbacks!r}; expected functions of (net, history)")
-    functions = tuple(callbacks)
-    for position, function in enumerate(functions):
-        if not callable(function):
-            raise TypeError(f"callbacks[{position}] is {function!r}; expected a function of (net, history)")
-    return functions
+def check_callbacks(callbacks: Any) -> tuple[tuple[Callback, ...], tuple[Checkpoint, ...]]:
+    """The functions and the checkpoints among one callback, or any number of them in a row."""
+    single = callable(callbacks) or isinstance(callbacks, Checkpoint)
+    if not single and not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks is {callbacks!r}; expected functions of (net, history), or a Checkpoint")
+    given = (callbacks,) if single else tuple(callbacks)
+    for position, callback in enumerate(given):
+        if not callable(callback) and not isinstance(callback, Checkpoint):
+            raise TypeError(f"callbacks[{position}] is {callback!r}; expected a function of (net, history)")
+    checkpoints = tuple(callback for callback in given if isinstance(callback, Checkpoint))
+    return tuple(callback for callback in given if not isinstance(callback, Checkpoint)), checkpoints
 
 
-def check_record(record: Any) -> tuple[str, ...]:
-    """One name or several out of RECORDABLE."""
+def new_history(record: Any) -> History:
+    """An empty one that keeps what ``record`` names: one or several out of RECORDABLE."""
     names = (record,) if isinstance(record, str) or not isinstance(record, Iterable) else tuple(record)
     for name in names:
         if name not in RECORDABLE:
             raise ValueError(f"record names {name!r}; expected any of {', '.join(map(repr, RECORDABLE))}")
-    return names
+    return History(_step_loss=[] if "steps" in names else None, _parameters=[] if "parameters" in names else None)
 
 
 def check_rng(rng: Any) -> np.random.Generator:

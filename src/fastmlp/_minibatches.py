@@ -44,7 +44,12 @@ def minibatches(
     if y.shape[0] != n:
         raise ValueError(f"X has {n} examples but y has {y.shape[0]}")
     batch_size = check_whole("batch_size", batch_size, at_least=1)
-    return _batches(X, y, batch_size, np.random.default_rng(rng))
+    try:
+        generator = np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        expected = "None, an int of at least 0 or a numpy.random.Generator"
+        raise type(error)(f"rng is {rng!r}; expected {expected} ({error})") from error
+    return _batches(X, y, batch_size, generator)
 
 
 def _rows_of(name: str, values: Any) -> Any:

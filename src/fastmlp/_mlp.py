@@ -23,6 +23,7 @@ from fastmlp._checks import (
     check_inputs,
     check_numbers,
     check_out,
+    check_path,
     check_sample_weight,
     check_targets,
     dense_blocks,
@@ -32,11 +33,12 @@ from fastmlp._checks import (
 from fastmlp._gradients import Gradients
 from fastmlp._initializers import Initializer, initialize
 from fastmlp._layout import Layout
-from fastmlp._numbers import check_whole
+from fastmlp._numbers import check_flag, check_whole
 from fastmlp._parametrized import Parametrized
 from fastmlp._quick_checks import QuickChecks
 
 if TYPE_CHECKING:
+    from fastmlp._checkpoint import Checkpoint
     from fastmlp._early_stopping import EarlyStopping
     from fastmlp._history import History
     from fastmlp._optimizers import Optimizer
@@ -363,7 +365,7 @@ class MLP(Parametrized):
         examples = self._checked_examples(X, y, sample_weight)
         arena = self._layout.arena()
         step = None
-        if training:
+        if check_flag("training", training):
             step = self._dropout_step
             self._dropout_step += 1
         loss = self._engine.gradients(examples, arena, step)
@@ -393,7 +395,7 @@ class MLP(Parametrized):
             raise ValueError(f"dY has shape {derivative.shape}; expected {expected[single:]}, that of the outputs")
         derivative = np.ascontiguousarray(derivative.reshape(expected), dtype=self._dtype)
         arena = self._layout.arena()
-        dX = np.zeros(batch.shape, self._dtype) if input_gradient else None
+        dX = np.zeros(batch.shape, self._dtype) if check_flag("input_gradient", input_gradient) else None
         if len(batch):
             self._engine.backward(batch, derivative, arena, dX)
         return Gradients(self._layout, arena, dX[0] if dX is not None and single else dX)
@@ -434,10 +436,12 @@ class MLP(Parametrized):
         sample_weight: Any = None,
         validation_data: tuple[Any, ...] | None = None,
         early_stopping: "int | EarlyStopping | None" = None,
-        callbacks: Sequence[Callable[["MLP", "History"], Any]] = (),
+        callbacks: "Sequence[Callable[[MLP, History], Any] | Checkpoint]" = (),
         progress: bool = False,
         rng: int | np.random.Generator | None = None,
         record: str | Sequence[str] = (),
+        on_nonfinite: str = "raise",
+        resume: str | os.PathLike[str] | None = None,
     ) -> "History":
         """Train by mini-batches.
 
@@ -461,7 +465,7 @@ class MLP(Parametrized):
             Its loss is computed after each epoch.
         early_stopping : int or EarlyStopping, optional
             A patience in epochs, or the whole rule.
-        callbacks : sequence of callables
+        callbacks : sequence of callables and Checkpoints
             Called as ``callback(net, history)`` after each epoch; one that returns True ends the training.
         progress : bool, default False
             Whether to show the progress: by tqdm where it is installed, else one line an epoch.
@@ -469,6 +473,16 @@ class MLP(Parametrized):
             The source of the orders: each epoch's is ``rng.permutation(n)``. None goes on with the network's own.
         record : str or sequence of str
             ``"steps"`` keeps the loss of every step, ``"parameters"`` the parameters after every epoch.
+        on_nonfinite : {"raise", "warn", "ignore"}, default "raise"
+            What follows a loss that is NaN or infinite, or parameters that are so after an epoch. The step of
+            such a loss is never taken; parameters that are no longer finite, and the optimizer's state, are put
+            back to the start of the epoch (unless the two take more than 256 MB). "raise" ends the fit with an
+            error; "warn" goes on with the next step and warns, once an epoch; "ignore" just goes on. The mean
+            loss of an epoch is then that of the steps that were taken.
+        resume : path, optional
+            Go on with the fit that a `Checkpoint` keeps in this file; where there is no file, start. The arguments
+            must be those of that fit, but for ``epochs``, counted from its start, which may be larger. The result
+            is the same bits as without the interruption.
 
         Returns
         -------
@@ -477,9 +491,11 @@ class MLP(Parametrized):
         Raises
         ------
         FloatingPointError
-            If a loss is not finite; the parameters are those before that step.
+            If a loss, or a parameter after an epoch, is not finite; the message says where.
         RuntimeError
             If the network is being trained already.
+        ValueError
+            If ``resume`` is damaged, and the file before it, too, or belongs to another fit; an argument is wrong.
         KeyboardInterrupt
             On Ctrl-C, between two updates: the network is usable.
         """
@@ -500,6 +516,8 @@ class MLP(Parametrized):
             progress=progress,
             rng=rng,
             record=record,
+            on_nonfinite=on_nonfinite,
+            resume=resume,
         )
 
     # --- copies and files ---
@@ -541,7 +559,7 @@ class MLP(Parametrized):
         The file holds tensors ``layer1.weight`` (n_1, n_0), ``layer1.bias`` (n_1,), ``layer2.weight`` ..., and the
         architecture as JSON in the header's metadata. It is replaced as a whole or not at all.
         """
-        _files.save(path, self._architecture, self._weights, self._biases)
+        _files.save(check_path("path", path), self._architecture, self._weights, self._biases)
 
     @classmethod
     def load(
@@ -567,11 +585,16 @@ class MLP(Parametrized):
         OSError
             If it cannot be read.
         """
-        architecture, weights, biases = _files.load(path)
         _, shuffle_rng, dropout_rng = spawn_streams(rng)
-        net = cls.__new__(cls)
-        net._build(architecture, backend, n_threads, shuffle_rng, int(dropout_rng.integers(2**64, dtype=np.uint64)))
-        net.set_weights(weights, biases)
+        seed = int(dropout_rng.integers(2**64, dtype=np.uint64))
+        backend = _backends.resolve(backend)
+        if n_threads is not None:
+            n_threads = check_whole("n_threads", n_threads, at_least=1)
+        with _files.opened(check_path("path", path)) as (architecture, file):
+            net = cls.__new__(cls)
+            net._build(architecture, backend, n_threads, shuffle_rng, seed)
+            for name, parameters in _files.named(net._weights, net._biases).items():
+                parameters[...] = file.read(name)
         return net
 
 

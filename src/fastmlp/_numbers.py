@@ -13,7 +13,10 @@ def check_real(
     """``value`` as a finite float within its bounds; TypeError or ValueError that names it otherwise."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; expected a number")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond all floats
+        number = math.inf
     bounds = [
         f"{word} {bound:g}"
         for word, bound in (("at least", at_least), ("above", above), ("below", below))

@@ -82,6 +82,8 @@ class Parametrized:
         """
         checked = []
         for name, values, views in (("weights", weights, self._weights), ("biases", biases, self._biases)):
+            if not isinstance(values, (Sequence, np.ndarray)):
+                raise TypeError(f"{name} is {values!r}; expected an array for each layer")
             if len(values) != len(views):
                 raise ValueError(f"{name} has {len(values)} arrays; this network has {len(views)} layers")
             checked += [

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp._backends._engine import Examples, Schedule
+from fastmlp._training_state import all_finite
 
 # Converted rows stay in the cache between the conversion and the step that reads them.
 CONVERTED_BYTES = 4 * 2**20
@@ -18,7 +19,7 @@ class TrainingData:
     """
 
     def __init__(self, examples: Examples, batch_size: int, converted: bool, dtype: "np.dtype") -> None:
-        self._examples = examples
+        self.examples = examples
         self._converted = converted
         self._dtype = dtype
         self.n, n_features = map(int, examples.X.shape)
@@ -36,11 +37,21 @@ class TrainingData:
         return epoch * self.n + batch * self.batch_size
 
     def mean_losses(self, losses: np.ndarray) -> list[float]:
-        """Per epoch the mean of the losses of its steps (whole epochs of them), weighted by rows."""
+        """Per epoch the mean of the losses of its steps (whole epochs of them), weighted by rows.
+
+        Losses that are not finite are those of steps that were not taken, and do not count.
+        """
         if self.steps_per_epoch == 1:
             means: list[float] = losses.tolist()
-        else:
+        elif all_finite(losses):
             means = (losses.reshape(-1, self.steps_per_epoch) * self._shares).sum(axis=1).tolist()
+        else:
+            finite = np.isfinite(losses).reshape(-1, self.steps_per_epoch)
+            shares = self._shares * finite
+            with np.errstate(invalid="ignore"):  # NaN where no step was taken
+                means = (
+                    np.where(finite, losses.reshape(finite.shape), 0.0) @ self._shares / shares.sum(axis=1)
+                ).tolist()
         return means
 
     def read(
@@ -48,13 +59,13 @@ class TrainingData:
     ) -> tuple[Examples, Schedule]:
         """What an engine needs for steps from ``first_step``: all ``n_steps``, or fewer of converted examples."""
         if not self._converted:
-            return self._examples, Schedule(order, self.batch_size, first_step, n_steps, table)
+            return self.examples, Schedule(order, self.batch_size, first_step, n_steps, table)
         epoch, batch = divmod(first_step, self.steps_per_epoch)
         n_steps = min(n_steps, self.steps_per_epoch - batch, self._most_converted)
         start = batch * self.batch_size
         stop = min(start + n_steps * self.batch_size, self.n)
         rows = slice(start, stop) if order is None else order[epoch * self.n + start : epoch * self.n + stop]
-        X, y, sample_weight = self._examples
+        X, y, sample_weight = self.examples
         part = Examples(dense(X[rows], self._dtype), y[rows], None if sample_weight is None else sample_weight[rows])
         return part, Schedule(None, self.batch_size, 0, n_steps, table)
 
