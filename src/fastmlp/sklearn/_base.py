@@ -229,8 +229,10 @@ class BaseMLP(Fitted):
             1 if incremental else self.max_iter,
             incremental,
         ).run()
-        if self.early_stopping:
+        if self._best_parameters is not None:
             self.net_._parameters[...] = self._best_parameters
+            # A warm start that never improves on its score keeps its last parameters: so does scikit-learn.
+            self._best_parameters = None
 
     def _batch_size_for(self, n: int) -> int:
         if self.batch_size == "auto":

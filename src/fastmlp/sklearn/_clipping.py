@@ -9,6 +9,8 @@ from fastmlp.sklearn._objective import clipped_log_losses
 
 # Far below the bounds, 36 in float64 and 16 in float32.
 CALM = 9.0
+# Above it the rounding of 1 - p shows in scikit-learn's loss of a label that is 0: exp(20) eps is 1e-7.
+LARGEST_OF_LABEL = 20.0
 LONGEST_RUN = 512
 
 
@@ -25,10 +27,12 @@ class Clipping:
     def __init__(self, net: MLP) -> None:
         self._net = net
         self._bound = -math.log(np.finfo(net.dtype).eps)
+        if net.loss_name == "bce":
+            self._bound = min(self._bound, LARGEST_OF_LABEL)
         # In float32 results agree to fewer digits anyway, and the bound is within the noise of the sums.
         self.takes_back = net.dtype == np.float64
         self._run = 0
-        self._largest_calm_sum = 0.0
+        self._calm_sum = 0.0
         self.steps_left = 0
 
     def look(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None, penalty: float) -> float:
@@ -39,15 +43,15 @@ class Clipping:
         loss = float(np.average(losses, weights=sample_weight)) + penalty
         if losses.max() < CALM:
             self._run = min(max(1, 2 * self._run), LONGEST_RUN)
-            self._largest_calm_sum = max(self._largest_calm_sum, loss * len(X))
+            self._calm_sum = loss * len(X)
         else:
-            self._run, self._largest_calm_sum = 0, 0.0
+            self._run = 0
         self.steps_left = self._run
         return loss
 
     def passed(self, sums: np.ndarray) -> int:
         """Take note of steps without a look, by the sums of the losses of their batches; returns how many may stand."""
-        limit = max(self._bound, self._largest_calm_sum + self._bound - CALM) if self.takes_back else math.inf
+        limit = max(self._bound, self._calm_sum + self._bound - CALM) if self.takes_back else math.inf
         strays = np.flatnonzero(sums > limit)
         n_steps = int(strays[0]) if len(strays) else len(sums)
         if len(strays):

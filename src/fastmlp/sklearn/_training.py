@@ -146,6 +146,8 @@ class Training:
         if not sums.all():
             raise ZeroDivisionError("Weights sum to zero, can't be normalized")
         losses = self._steps(order, sums)
+        if not self._penalty_apart:
+            losses *= self._objective.reported_share
         self._solver.n_steps += len(losses)
         if self._constants is not None:
             weighted = self._constants if weight is None else weight * self._constants
