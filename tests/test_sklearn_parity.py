@@ -336,7 +336,14 @@ def messages(call, capsys, kind=None):
         {"max_iter": 2},
         {"max_iter": 2, "batch_size": 1000},
         {"max_iter": 2, "solver": "lbfgs"},
-        {"verbose": True, "solver": "sgd", "learning_rate": "adaptive", "tol": 0.5, "n_iter_no_change": 1, "max_iter": 8},
+        {
+            "verbose": True,
+            "solver": "sgd",
+            "learning_rate": "adaptive",
+            "tol": 0.5,
+            "n_iter_no_change": 1,
+            "max_iter": 8,
+        },
         {"verbose": True, "early_stopping": True, "max_iter": 3},
     ],
 )

@@ -67,6 +67,8 @@ class BaseMLP(Fitted):
         "backend": [StrOptions(set(BACKEND_NAMES)), None],
     }
 
+    _best_parameters: np.ndarray | None = None  # in a fit with early stopping, the arena with the best score
+
     # --- what a subclass adds ---
 
     @abstractmethod

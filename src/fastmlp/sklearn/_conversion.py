@@ -98,7 +98,7 @@ def to_sklearn(estimator: Any, classes: Any = None) -> Any:
     if hasattr(estimator, "coefs_"):
         net = estimator._network()
         _copy_attributes(estimator, theirs)
-        theirs.coefs_ = [np.ascontiguousarray(W.T) for W in net.weights]
+        theirs.coefs_ = [np.array(W.T) for W in net.weights]
         theirs.intercepts_ = [b.copy() for b in net.biases]
         if hasattr(estimator, "_optimizer") and estimator.solver == theirs.solver:
             theirs._optimizer = _optimizer_of(estimator, theirs)
