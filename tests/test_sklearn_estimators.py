@@ -125,6 +125,11 @@ def test_without_scikit_learn_one_line_names_the_command():
     assert run_python(code) == 'fastmlp.sklearn needs scikit-learn: pip install "fastmlp[sklearn]"\n'
 
 
+def test_an_old_scikit_learn_is_named():
+    code = "import sklearn; sklearn.__version__ = '1.6.1'\ntry:\n import fastmlp.sklearn\nexcept ImportError as e: print(e)"
+    assert "scikit-learn 1.7 or later, and this is 1.6.1" in run_python(code)
+
+
 def test_fastmlp_alone_does_not_import_scikit_learn():
     assert run_python("import sys, fastmlp; print('sklearn' in sys.modules, 'scipy' in sys.modules)") == "False False\n"
 
