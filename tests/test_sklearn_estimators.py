@@ -126,7 +126,8 @@ def test_without_scikit_learn_one_line_names_the_command():
 
 
 def test_an_old_scikit_learn_is_named():
-    code = "import sklearn; sklearn.__version__ = '1.6.1'\ntry:\n import fastmlp.sklearn\nexcept ImportError as e: print(e)"
+    attempt = "try:\n import fastmlp.sklearn\nexcept ImportError as e: print(e)"
+    code = f"import sklearn; sklearn.__version__ = '1.6.1'\n{attempt}"
     assert "scikit-learn 1.7 or later, and this is 1.6.1" in run_python(code)
 
 

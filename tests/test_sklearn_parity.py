@@ -144,6 +144,28 @@ def test_sample_weight(task, solver, early_stopping):
     check(task, solver=solver, early_stopping=early_stopping, fit={"sample_weight": weight}, max_iter=iterations)
 
 
+@pytest.mark.parametrize("form", [np.float32, np.int64, lambda weight: 2.5, list])
+def test_forms_of_sample_weight(form):
+    check("multiclass", fit={"sample_weight": form(np.arange(1.0, N + 1.0))}, max_iter=4)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_sparse_labels(early_stopping):
+    X, y = DATA["multilabel"]
+    theirs, ours = pair("multilabel", early_stopping=early_stopping, max_iter=4)
+    theirs.fit(X, sparse.csr_matrix(y))
+    ours.fit(X, sparse.csr_matrix(y))
+    np.testing.assert_array_equal(ours.predict(X).toarray(), theirs.predict(X).toarray())
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=0, atol=TOLERANCE)
+
+
+def test_a_single_class():
+    X, _ = DATA["binary"]
+    theirs, ours = pair("binary", max_iter=4)
+    labels = np.full(N, "only")
+    assert_same(theirs.fit(X, labels), ours.fit(X, labels), X)
+
+
 @pytest.mark.parametrize("task", ["regression", "outputs"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])

@@ -108,7 +108,7 @@ class BaseMLP(Fitted):
             raise ValueError("partial_fit does not support early_stopping=True")
         X, targets = self._validate_input(X, y, incremental, reset=first)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X)
+            sample_weight = _check_sample_weight(sample_weight, X).astype(np.float64, copy=False)
         examples = Examples(rows_of(X), targets, self._weights_of(targets, sample_weight, incremental))
         rng = check_random_state(self.random_state)
         objective = self._objective_for(targets)
@@ -170,20 +170,23 @@ class BaseMLP(Fitted):
         net = self._network()
         if objective.n_outputs != net.layer_sizes[-1]:
             raise ValueError(f"y has {objective.n_outputs} outputs; this network has {net.layer_sizes[-1]}")
-        if self.solver in STOCHASTIC:
-            dtype = net.dtype
-        wanted = self._new_net(net.layer_sizes, objective, dtype, weight, net._seed)
-        penalty_fits = wanted.l2 == net.l2 or (self.solver in STOCHASTIC and (wanted.l2 == 0.0) == (net.l2 == 0.0))
-        if not (penalty_fits and same_network(net, wanted)):
+        stochastic = self.solver in STOCHASTIC
+        if not (stochastic and self._settings_of_net(objective) == self._net_settings):
+            wanted = self._new_net(net.layer_sizes, objective, net.dtype if stochastic else dtype, weight, net._seed)
             wanted.copy_parameters_from(net)
             net = wanted
         self._show(net)
+
+    def _settings_of_net(self, objective: Objective) -> tuple[Any, ...]:
+        """What a network is made with; of alpha, a stochastic fit can change everything but whether it is 0."""
+        return (self.activation, self.dropout, self.n_threads, self.backend, self.alpha == 0.0, objective)
 
     def _new_net(
         self, layer_sizes: tuple[int, ...], objective: Objective, dtype: np.dtype, weight: float, seed: int
     ) -> MLP:
         """A network of zeros; its loss on all the examples is the objective times the objective's factor."""
         activation = self.activation
+        self._net_settings = self._settings_of_net(objective)
         return MLP(
             layer_sizes,
             activation=NET_NAMES.get(activation, activation)
@@ -267,7 +270,7 @@ class BaseMLP(Fitted):
                 raise ValueError(f"{name} is provided, but {other} was not provided.")
         X = validate_data(self, X_val, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False)
         y = self._validation_targets(y_val, X.shape[0])
-        weight = None if sample_weight_val is None else _check_sample_weight(sample_weight_val, X, dtype=np.float64)
+        weight = None if sample_weight_val is None else _check_sample_weight(sample_weight_val, X).astype(np.float64)
         return Examples(rows_of(X), y, weight)
 
     @abstractmethod
@@ -296,9 +299,3 @@ def rows_of(X: Any) -> Any:
 def total_weight(examples: Examples) -> float:
     """The sum of the weights of all examples."""
     return float(examples.X.shape[0] if examples.sample_weight is None else examples.sample_weight.sum())
-
-
-def same_network(one: MLP, other: MLP) -> bool:
-    """Whether two networks differ in their parameters alone, and perhaps in the penalty."""
-    names = ("activations", "output_activation", "loss_name", "dropout", "dtype", "backend", "_n_threads")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
