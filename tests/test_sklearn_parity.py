@@ -101,6 +101,25 @@ def test_losses_of_unscaled_data_come_from_clipped_probabilities(task, batch_siz
     assert max(theirs.loss_curve_) > 1.0
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("logit", [22.3, 30.3, 34.4, 36.5, 50.0])
+def test_one_example_far_on_the_wrong_side(n_classes, logit):
+    """Its loss is clipped; and with two classes it has the rounding of 1 - p in it, wherever it comes in an epoch."""
+    for position in (11, 27, 51, 75):  # in batches 1, 3, 6 and 9, which are not looked at
+        X = np.full((80, 1), -7.0)
+        X[position] = logit
+        models = pair(
+            "binary", hidden_layer_sizes=(), solver="sgd", learning_rate_init=1e-12, batch_size=8, shuffle=False
+        )
+        for model in models:
+            for _ in range(2):
+                model.partial_fit(X, np.zeros(80, dtype=int), classes=range(n_classes))
+                model.coefs_[0][...] = 0.0
+                model.coefs_[0][:, -1] = 1.0
+                model.intercepts_[0][...] = 0.0
+        assert models[1].loss_ == pytest.approx(models[0].loss_, rel=1e-9)
+
+
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("learning_rate", ["constant", "invscaling", "adaptive"])
 @pytest.mark.parametrize("momentum, nesterov", [(0.0, True), (0.5, False), (0.9, True)])

@@ -87,7 +87,7 @@ class BaseMLP(Fitted):
     def _labels_of(self, y: np.ndarray) -> np.ndarray:
         """Targets as users give them."""
 
-    def _weights_of(self, y: np.ndarray, sample_weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
+    def _weights_of(self, y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray | None:
         """The weights to train with."""
         return sample_weight
 
@@ -109,11 +109,12 @@ class BaseMLP(Fitted):
         X, targets = self._validate_input(X, y, incremental, reset=first)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X).astype(np.float64, copy=False)
-        examples = Examples(rows_of(X), targets, self._weights_of(targets, sample_weight, incremental))
+        examples = Examples(rows_of(X), targets, self._weights_of(targets, sample_weight))
         rng = check_random_state(self.random_state)
         objective = self._objective_for(targets)
         dtype = X.dtype if stochastic else np.dtype(np.float64)
         self.n_outputs_ = objective.n_outputs
+        validation_examples = self._held_out(*held_out)
         weight = total_weight(examples)
         if first:
             self._start((X.shape[1], *sizes, objective.n_outputs), objective, rng, X.dtype, dtype, weight)
@@ -121,7 +122,7 @@ class BaseMLP(Fitted):
             self._go_on(objective, dtype, weight)
         with self.net_._training():
             if stochastic:
-                self._fit_stochastic(examples, self._held_out(*held_out), objective, rng, incremental)
+                self._fit_stochastic(examples, validation_examples, objective, rng, incremental)
             else:
                 fit_lbfgs(self, self.net_, objective, examples)
         if not np.isfinite(self.net_.parameters).all():

@@ -388,7 +388,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return Objective("cross_entropy", "softmax", len(self.classes_))
         return Objective("bce", "sigmoid", y.shape[1])
 
-    def _weights_of(self, y: np.ndarray, sample_weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
+    def _weights_of(self, y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray | None:
         if self.class_weight is None:
             return sample_weight
         weights: np.ndarray = compute_sample_weight(self.class_weight, self._labels_of(y))

@@ -32,8 +32,7 @@ class FullBatch:
         self._examples = Examples(X, y, None if weight is None else weight * (n / weight.sum()))
         constants = objective.constants(y)
         self._mean_constant = 0.0 if constants is None else float(np.average(constants, weights=weight))
-        log_loss = objective.loss in ("bce", "cross_entropy") and not any(net.dropout)
-        self._clipping = Clipping(net) if log_loss else None
+        self._clipping = Clipping(net) if objective.is_log_loss else None
 
     def __call__(self, parameters: np.ndarray) -> tuple[float, np.ndarray]:
         """The loss as scikit-learn reports it, and the gradient."""

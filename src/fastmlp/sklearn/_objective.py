@@ -22,6 +22,11 @@ class Objective(NamedTuple):
     n_outputs: int
 
     @property
+    def is_log_loss(self) -> bool:
+        """Whether scikit-learn reports it from clipped probabilities."""
+        return self.loss in ("bce", "cross_entropy")
+
+    @property
     def factor(self) -> float:
         """The network's loss of one example over what is minimized of it."""
         return {"cross_entropy": 1.0, "mse": 2.0 / self.n_outputs}.get(self.loss, 1.0 / self.n_outputs)

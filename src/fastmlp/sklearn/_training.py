@@ -63,6 +63,8 @@ class Training:
     rng : numpy.random.RandomState or None
         The source of the orders; None takes the examples as they stand.
     validation : Validation or None
+    callbacks : tuple of callables
+        Of the estimator.
     epochs : int
         At most so many.
     incremental : bool
@@ -98,8 +100,7 @@ class Training:
         self._order = np.arange(batches.n)
         self._pace = Pace(net.n_parameters, batches.batch_size)
         self._constants = objective.constants(batches.examples.y)
-        log_loss = objective.loss in ("bce", "cross_entropy") and not any(net.dropout)
-        self._clipping = Clipping(net) if log_loss else None
+        self._clipping = Clipping(net) if objective.is_log_loss and not any(net.dropout) else None
         self._penalty_apart = objective.reported_share != 1.0 and net.l2 != 0.0
         self._history = History()
         self._display = make_progress(estimator.progress, epochs, batches.n)
@@ -114,7 +115,7 @@ class Training:
             stopped = False
             while not stopped and self._estimator.n_iter_ < self._epochs:
                 for loss in self._round(self._epochs_of_round()):
-                    stopped = self._end_epoch(float(loss))
+                    stopped = self._end_epoch(loss)
             if not stopped and not self._incremental:
                 warnings.warn(
                     f"Stochastic Optimizer: Maximum iterations ({self._epochs}) reached and the optimization "
@@ -136,7 +137,7 @@ class Training:
         in_a_slice = min(self._pace.steps // self._batches.steps_per_epoch, INDICES_PER_ROUND // self._batches.n)
         return int(max(1, min(patience, self._epochs - estimator.n_iter_, in_a_slice)))
 
-    def _round(self, epochs: int) -> np.ndarray:
+    def _round(self, epochs: int) -> list[float]:
         """Train for some epochs; returns the loss to report of each."""
         batches = self._batches
         self._solver.start_epoch()
@@ -152,7 +153,7 @@ class Training:
         if self._constants is not None:
             weighted = self._constants if weight is None else weight * self._constants
             losses += batches.sums(weighted, order, epochs) / sums
-        return np.array(batches.mean_losses(losses))
+        return batches.mean_losses(losses)
 
     def _draw_order(self, epochs: int) -> np.ndarray | None:
         """The order of some epochs, one after the other: each shuffles the one before."""
