@@ -287,7 +287,10 @@ def test_a_scorer_does_not_warn_of_feature_names(wine):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         warnings.simplefilter("ignore", ConvergenceWarning)
-        classifier(early_stopping=True, scoring="accuracy", max_iter=2).fit(frame, y)
+        model = classifier(early_stopping=True, scoring="accuracy", max_iter=2).fit(frame, y)
+        model.predict(frame)
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        model.predict(X)
 
 
 def test_callbacks_and_progress(wine, capsys, monkeypatch):
@@ -424,6 +427,7 @@ def test_regressors_there_and_back(diabetes, loss):
     theirs = Theirs(loss, 7, max_iter=5, random_state=0, early_stopping=True).fit(X, y)
     ours = from_sklearn(theirs, n_threads=1)
     assert ours.n_threads == 1
+    from_sklearn(theirs, solver="sgd", early_stopping=False).partial_fit(X, y)  # cannot take over the state of Adam
     for model in (ours, to_sklearn(ours), to_sklearn(ours.net_)):
         np.testing.assert_allclose(model.predict(X), theirs.predict(X), rtol=0, atol=1e-6)
 

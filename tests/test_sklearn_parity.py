@@ -154,8 +154,7 @@ def test_early_stopping(task, solver):
 
 
 @pytest.mark.parametrize("task", ["multiclass", "binary", "multilabel", "regression", "outputs"])
-@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
-@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("solver, early_stopping", [("sgd", False), ("adam", True), ("lbfgs", False)])
 def test_sample_weight(task, solver, early_stopping):
     weight = np.random.default_rng(0).uniform(0.0, 3.0, N)
     weight[:5] = 0.0
@@ -233,7 +232,7 @@ def test_settings_of_adam(settings):
 
 
 @pytest.mark.parametrize("seed", [0, None, "instance"])
-@pytest.mark.parametrize("task", ["multiclass", "binary", "multilabel", "outputs"])
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "outputs"])
 @pytest.mark.parametrize("settings", [{"solver": "adam"}, {"solver": "sgd", "learning_rate": "invscaling"}])
 def test_partial_fit(task, settings, seed):
     """An int starts its random numbers anew at each call, an instance and None go on."""
@@ -317,6 +316,7 @@ def test_divergence(early_stopping):
     X, y = DATA["regression"]
     models = pair("regression", solver="sgd", learning_rate_init=1e9, early_stopping=early_stopping, max_iter=6)
     for model in models:
+        model.set_params(n_iter_no_change=1)  # which NaN does not count towards
         if early_stopping:
             model.fit(X, y)
             assert np.isnan(model.loss_curve_[-1]) and np.isnan(model.validation_scores_[-1])
@@ -324,6 +324,7 @@ def test_divergence(early_stopping):
             with pytest.raises(ValueError, match="Solver produced non-finite parameter weights"):
                 model.fit(X, y)
     if early_stopping:
+        assert models[1].n_iter_ == models[0].n_iter_ == 6
         for expected, actual in zip(models[0].coefs_, models[1].coefs_):
             np.testing.assert_allclose(actual, expected, atol=TOLERANCE)
 

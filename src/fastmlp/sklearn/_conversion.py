@@ -62,7 +62,7 @@ def from_sklearn(estimator: Any, **settings: Any) -> MLPClassifier | MLPRegresso
     if hasattr(estimator, "coefs_"):
         _copy_attributes(estimator, ours)
         ours._adopt(estimator.coefs_, estimator.intercepts_, _objective_of(estimator))
-        if hasattr(estimator, "_optimizer"):
+        if hasattr(estimator, "_optimizer") and ours.solver == estimator.solver:
             ours._optimizer = _solver_of(estimator, ours)
     return ours
 

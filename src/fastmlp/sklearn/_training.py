@@ -268,9 +268,10 @@ class Training:
         if estimator.early_stopping and self._validation is not None:
             improved = self._validation.improved()
         else:
-            loss = estimator.loss_
-            improved = not loss > estimator.best_loss_ - estimator.tol
-            if loss < estimator.best_loss_:
+            loss, best = estimator.loss_, estimator.best_loss_
+            best = np.inf if best is None else best  # None after early stopping
+            improved = not loss > best - estimator.tol
+            if loss < best:
                 estimator.best_loss_ = loss
         estimator._no_improvement_count = 0 if improved else estimator._no_improvement_count + 1
 
