@@ -18,6 +18,7 @@ def default_threads(monkeypatch):
     for name in ("FASTMLP_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     yield
+    monkeypatch.undo()  # nets of other tests may be alive, and read the environment again
     fastmlp.set_num_threads(None)
 
 
