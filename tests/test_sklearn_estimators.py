@@ -293,6 +293,11 @@ def test_a_scorer_does_not_warn_of_feature_names(wine):
         model.predict(X)
 
 
+def test_checkpoints_are_for_networks(wine, tmp_path):
+    with pytest.raises(TypeError, match="callbacks has a Checkpoint"):
+        classifier(callbacks=[fastmlp.Checkpoint(tmp_path / "wine")]).fit(*wine)
+
+
 def test_callbacks_and_progress(wine, capsys, monkeypatch):
     X, y = wine
     seen = []

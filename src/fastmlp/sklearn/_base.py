@@ -216,6 +216,9 @@ class BaseMLP(Fitted):
             self._optimizer = Solver(self)
         if held_out is None and self.early_stopping:
             examples, held_out = self._split(examples, objective, rng)
+        callbacks, checkpoints = check_callbacks(self.callbacks)
+        if checkpoints:
+            raise TypeError("callbacks has a Checkpoint, which is for MLP.fit; pickle or joblib keep an estimator")
         validation = None
         if held_out is not None:
             if not hasattr(self, "validation_loss_curve_"):
@@ -231,7 +234,7 @@ class BaseMLP(Fitted):
             batches,
             rng if self.shuffle else None,
             validation,
-            check_callbacks(self.callbacks),
+            callbacks,
             1 if incremental else self.max_iter,
             incremental,
         ).run()
