@@ -288,6 +288,30 @@ def test_the_quick_path_of_step_sees_wrong_labels_too(backend, dtype):
     assert_same_bits(net.parameters, before)
 
 
+@pytest.mark.parametrize("output, highest", [("sigmoid", 1.0), ("exp", np.inf)])
+def test_the_quick_path_of_step_sees_wrong_targets_too(backend, dtype, output, highest):
+    net, _ = make_net((4, 6, 1), output_activation=output, dtype=dtype, backend=backend)
+    X, y = make_examples(net, 8)
+    optimizer = fastmlp.SGD(lr=0.0)
+    loss = optimizer.step(net, X, y)
+    for good in (y, y.reshape(8), np.where(y == 0, -0.0, y), y.astype("float64"), y.astype("float32")):
+        assert optimizer.step(net, X, good) == pytest.approx(loss, rel=1e-5)
+    before = net.parameters
+    for bad in (
+        -1e-30,
+        -np.inf,
+        *([] if np.isinf(highest) else [np.nextafter(net.dtype.type(1), net.dtype.type(2)), np.inf]),
+    ):
+        targets = y.copy()
+        targets[5] = bad
+        with pytest.raises(ValueError, match="y has .* in it"):
+            optimizer.step(net, X, targets)
+    targets[5] = np.nan
+    with pytest.raises(FloatingPointError):
+        optimizer.step(net, X, targets)
+    assert_same_bits(net.parameters, before)
+
+
 @pytest.mark.parametrize(
     "weight, error",
     [

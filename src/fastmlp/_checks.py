@@ -15,7 +15,7 @@ import numpy as np
 from fastmlp._activations import HIDDEN_ACTIVATIONS, OUTPUT_ACTIVATIONS
 from fastmlp._architecture import Architecture
 from fastmlp._initializers import INITIALIZERS, Initializer
-from fastmlp._losses import LOSS_CODES, OUTPUT_OF_LOSS, default_loss, losses_of
+from fastmlp._losses import LOSS_CODES, OUTPUT_OF_LOSS, TARGET_RANGES, default_loss, losses_of
 from fastmlp._numbers import check_real, check_whole
 
 INT64 = np.dtype(np.int64)
@@ -246,9 +246,6 @@ def check_classes(y: np.ndarray, n_classes: int) -> np.ndarray:
 
 
 # The targets for which the losses from logits are bounded below.
-TARGET_RANGES = {"bce": (0.0, 1.0), "cross_entropy": (0.0, np.inf), "poisson": (0.0, np.inf)}
-
-
 def check_target_range(y: np.ndarray, loss: str) -> None:
     """Raise ValueError where a real target makes no sense for the loss. NaN is let through, to the loss."""
     low, high = TARGET_RANGES.get(loss, (-np.inf, np.inf))

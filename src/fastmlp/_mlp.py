@@ -17,7 +17,6 @@ from fastmlp import _backends, _description, _files, _threads
 from fastmlp._architecture import Architecture
 from fastmlp._backends._engine import Examples
 from fastmlp._checks import (
-    KERNEL_DTYPES,
     check_architecture,
     check_initializer,
     check_inputs,
@@ -35,7 +34,7 @@ from fastmlp._initializers import Initializer, initialize
 from fastmlp._layout import Layout
 from fastmlp._numbers import check_flag, check_whole
 from fastmlp._parametrized import Parametrized
-from fastmlp._quick_checks import QuickChecks
+from fastmlp._quick_checks import FLOAT64, QuickChecks
 
 if TYPE_CHECKING:
     from fastmlp._checkpoint import Checkpoint
@@ -233,7 +232,7 @@ class MLP(Parametrized):
 
     def _forward(self, X: Any, out: np.ndarray | None, logits: bool) -> np.ndarray:
         # The way of plain arrays, kept short: for a small network these checks are most of the call.
-        if out is None and type(X) is np.ndarray and X.dtype in KERNEL_DTYPES:
+        if out is None and type(X) is np.ndarray and ((dtype := X.dtype) is self._dtype or dtype is FLOAT64):
             shape = X.shape
             if shape == self._shape_of_one:
                 return self._engine.forward_one(X, logits)

@@ -138,17 +138,15 @@ class Optimizer:
         if not lock.acquire(False):
             raise RuntimeError("this network is already being trained")
         try:
-            bound = self._net is not None and self._net() is net
-            quick = net._quick_checks.targets(X, y) if sample_weight is None else None
-            if quick is None:
+            update, loss = self._update, None
+            if update is not None and self._rate is not None and sample_weight is None:
+                if self._net is not None and self._net() is net:
+                    loss = net._engine.repeat_step(X, y, update, self._table, net._dropout_step)
+            if loss is None:
                 X, y, sample_weight = net._checked_examples(X, y, sample_weight)
-            else:
-                y = quick
-            update = self._update if bound else self._bind(net)
-            assert update is not None
-            if self._rate is None:
+                update = self._bind(net)
                 self._ready_rate()
-            loss = net._engine.step(X, y, sample_weight, update, self._table, net._dropout_step)
+                loss = net._engine.step(X, y, sample_weight, update, self._table, net._dropout_step)
             # Not so for infinity and NaN.
             if loss - loss == 0.0:
                 net._dropout_step += 1

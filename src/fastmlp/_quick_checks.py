@@ -7,7 +7,7 @@ import numpy as np
 from numpy import ndarray
 
 from fastmlp._architecture import Architecture
-from fastmlp._checks import TARGET_RANGES
+from fastmlp._losses import TARGET_RANGES
 
 INT64 = np.dtype(np.int64)
 FLOAT64 = np.dtype(np.float64)

@@ -4,7 +4,7 @@ Everything that arrives here has been checked at the public edge. An engine neve
 keeps an argument.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -85,6 +85,10 @@ class Engine(Protocol):
         dropout_step: int,
     ) -> float:
         """One step on all of X: `train` with one batch, and the one row of ``table``; returns the loss."""
+
+    def repeat_step(self, X: Any, y: Any, update: Update, table: np.ndarray, dropout_step: int) -> float | None:
+        """The same for a batch that was not checked but is like one that was, by type, shape, dtype and the range of
+        its targets; None, and nothing done, for any other."""
 
     def train(
         self, examples: Examples, schedule: Schedule, update: Update, losses: np.ndarray, dropout_step: int

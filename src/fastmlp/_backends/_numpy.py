@@ -2,7 +2,7 @@
 
 import math
 import platform
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -136,6 +136,9 @@ class NumpyEngine:
         losses = np.zeros(1)
         self.train(Examples(X, y, sample_weight), Schedule(None, len(X), 0, 1, table), update, losses, dropout_step)
         return losses.item()
+
+    def repeat_step(self, X: Any, y: Any, update: Update, table: np.ndarray, dropout_step: int) -> float | None:
+        return None
 
     def train(
         self, examples: Examples, schedule: Schedule, update: Update, losses: np.ndarray, dropout_step: int
