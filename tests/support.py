@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import oracle
+import pytest
 
 import fastmlp
+from fastmlp import _backends
 
 DATA = Path(__file__).parent / "data"
 BACKENDS = ("numpy", "numba", "c")
@@ -23,6 +25,16 @@ OUTPUTS_AND_LOSSES = tuple(
 
 # Of a whole array against the oracle, relative to its largest element: a few dozen roundings in a row.
 TOLERANCES = {"float32": {"rtol": 5e-6, "atol": 1e-7}, "float64": {"rtol": 1e-13, "atol": 1e-15}}
+
+
+def require(name):
+    """Go on only with a backend that is there. Where all are demanded, a missing one is a failure."""
+    if name in fastmlp.available_backends():
+        return
+    reason = f"the {name} backend is missing: {_backends.why_missing()[name]}"
+    if os.environ.get("CI") or os.environ.get("FASTMLP_REQUIRE_C"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def assert_close(actual, expected, dtype, what="", scale=1.0):

@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 import pytest
-from support import make_net
+from support import make_net, require
 
 import fastmlp
 from fastmlp import MLP, SGD, Adam, AdamW, Checkpoint, EarlyStopping, RMSprop, minibatches, schedules
@@ -484,8 +484,6 @@ def test_there_are_many():
 
 @pytest.fixture(scope="module", params=["numpy", "c"])
 def situation(request):
-    from conftest import require
-
     require(request.param)
     return Situation(request.param)
 
