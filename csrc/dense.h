@@ -25,11 +25,14 @@ static void dense_forward_row(const fastmlp_layer *layer, const real *x, const r
     for (int64_t k = 0; k < layer->n_in; k += ROWS, start = z) {
         const int64_t rows = smaller(ROWS, layer->n_in - k);
         const real *weights = parameters + k * leading;
+        vector scalars[ROWS];
+        UNROLL
+        for (int i = 0; i < ROWS; i++) scalars[i] = splat(i < rows ? x[k + i] : 0);
         for (int64_t j = 0; j < vectors; j++, weights += LANES) {
             vector sum = load(start + j * LANES);
             if (rows == ROWS) {
                 UNROLL
-                for (int i = 0; i < ROWS; i++) sum = multiply_add(splat(x[k + i]), load(weights + i * leading), sum);
+                for (int i = 0; i < ROWS; i++) sum = multiply_add(scalars[i], load(weights + i * leading), sum);
             } else
                 for (int64_t i = 0; i < rows; i++) sum = multiply_add(splat(x[k + i]), load(weights + i * leading), sum);
             store(z + j * LANES, sum);
@@ -132,7 +135,7 @@ static const real *pack_transposed(int64_t units, int64_t outputs, int64_t vecto
         for (int64_t k = 0; k < outputs; k += LANES) {
             vector rows[LANES];
             UNROLL
-            for (int i = 0; i < LANES; i++) { rows[i] = u + i < units ? load(parameters + (u + i) * leading + k) : splat(0); __builtin_prefetch(parameters + (u + i + vectors * LANES) * leading + k); }
+            for (int i = 0; i < LANES; i++) rows[i] = u + i < units ? load(parameters + (u + i) * leading + k) : splat(0);
             transpose_lanes(rows);
             UNROLL
             for (int i = 0; i < LANES; i++) store(packed + (k + i) * vectors * LANES + u, rows[i]);

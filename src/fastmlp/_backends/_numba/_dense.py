@@ -72,6 +72,23 @@ def parts_of(n: int, most: int) -> int:
 ROWS_OF_ONE_EXAMPLE = 8
 
 
+@inline
+def add_eight_rows(x: Reals, weights: Reals, leading: int, vectors: int, start: Reals, z: Reals) -> None:
+    """z = start + x times eight rows of the weights. Written out, so that x stays in registers."""
+    x0, x1, x2, x3 = splat(x[0], x), splat(x[1], x), splat(x[2], x), splat(x[3], x)
+    x4, x5, x6, x7 = splat(x[4], x), splat(x[5], x), splat(x[6], x), splat(x[7], x)
+    for j in range(vectors):
+        at = j * lanes(x)
+        total = multiply_add(x0, load(weights + at), load(start + at))
+        total = multiply_add(x1, load(weights + (leading + at)), total)
+        total = multiply_add(x2, load(weights + (2 * leading + at)), total)
+        total = multiply_add(x3, load(weights + (3 * leading + at)), total)
+        total = multiply_add(x4, load(weights + (4 * leading + at)), total)
+        total = multiply_add(x5, load(weights + (5 * leading + at)), total)
+        total = multiply_add(x6, load(weights + (6 * leading + at)), total)
+        store(z + at, multiply_add(x7, load(weights + (7 * leading + at)), total))
+
+
 @kernel
 def dense_forward_row(layer: Layer, x: Reals, parameters: Reals, z: Reals) -> None:
     """z = x W^T + b for one example: eight rows of the weights at a time, each read from end to end. Columns of tiles
@@ -80,13 +97,16 @@ def dense_forward_row(layer: Layer, x: Reals, parameters: Reals, z: Reals) -> No
     vectors = whole_vectors(layer.n_out, x)
     start = parameters + layer.n_in * leading
     for k in range(0, layer.n_in, ROWS_OF_ONE_EXAMPLE):
-        rows = smaller(ROWS_OF_ONE_EXAMPLE, layer.n_in - k)
         weights = parameters + k * leading
-        for j in range(vectors):
-            total = load(start + j * lanes(x))
-            for i in range(rows):
-                total = multiply_add(splat(x[k + i], total), load(weights + (i * leading + j * lanes(x))), total)
-            store(z + j * lanes(x), total)
+        if k + ROWS_OF_ONE_EXAMPLE <= layer.n_in:
+            add_eight_rows(x + k, weights, leading, vectors, start, z)
+        else:
+            for j in range(vectors):
+                at = j * lanes(x)
+                total = load(start + at)
+                for i in range(layer.n_in - k):
+                    total = multiply_add(splat(x[k + i], total), load(weights + (i * leading + at)), total)
+                store(z + at, total)
         start = z
 
 
