@@ -23,8 +23,17 @@ static void convert_row(real *restrict to, const char *from, int64_t column_stri
 }
 #undef CONVERT
 
-/* Rows so far apart share a few sets of the cache. */
-enum { CROWDED_STRIDE = 2048 };
+enum {
+    CROWDED_STRIDE = 2048, /* rows so far apart share a few sets of the cache */
+    EXAMPLES_AHEAD = 8,    /* shuffled rows come from anywhere: their first lines are fetched so early */
+};
+
+/* Fetches where an example begins, and its target. */
+INLINE void fetch_example(const fastmlp_examples *e, int64_t row) {
+    __builtin_prefetch(e->x + row * e->x_row);
+    __builtin_prefetch(e->x + row * e->x_row + 64);
+    __builtin_prefetch(e->y + row * e->y_row);
+}
 
 /* The inputs of a block that begins with example `first`: where they are, if the tile can read them there and reads them
  * well, else in `buffer`, to which the rows of `mine` are brought. */
@@ -34,7 +43,9 @@ static const real *input_rows(const fastmlp_examples *e, int64_t first, int64_t 
         *leading = e->x_row / (int64_t)sizeof(real);
         return (const real *)(e->x + first * e->x_row);
     }
-    for (int64_t i = mine.from; i < mine.to; i++)
+    for (int64_t i = mine.from; i < mine.to; i++) {
+        if (e->order && i + EXAMPLES_AHEAD < mine.to) fetch_example(e, e->order[first + i + EXAMPLES_AHEAD]);
         convert_row(buffer + i * *leading, e->x + example_row(e, first + i) * e->x_row, e->x_column, e->x_type, n_features);
+    }
     return buffer;
 }
