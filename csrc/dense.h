@@ -90,7 +90,7 @@ typedef struct {
     real *panel, *column, *tile;
 } backward_scratch;
 
-/* Units of a panel that are packed together: every tile's rows divide it. */
+/* Units of a panel that are packed together: the most rows of every tile divide it. */
 enum { GROUP = TILE_REGISTERS };
 
 /* Some units of every example as columns of GROUP units. A panel is read again for every column of the product, and

@@ -288,6 +288,20 @@ def test_the_quick_path_of_step_sees_wrong_labels_too(backend, dtype):
     assert_same_bits(net.parameters, before)
 
 
+@pytest.mark.parametrize("output, bad", [("sigmoid", (2, -1)), ("exp", (-1, -1000))])
+def test_the_quick_path_of_step_sees_wrong_integers_that_are_no_classes(backend, dtype, output, bad):
+    net, _ = make_net((4, 6, 3), output_activation=output, dtype=dtype, backend=backend)
+    X, y = make_examples(net, 8)[0], np.tile([0, 1, 1], (8, 1))
+    optimizer = fastmlp.SGD(lr=0.0)
+    for _ in range(2):
+        optimizer.step(net, X, y)
+    for number in bad:
+        targets = y.copy()
+        targets[5, 2] = number
+        with pytest.raises(ValueError, match=f"y has {number:g} in it"):
+            optimizer.step(net, X, targets)
+
+
 @pytest.mark.parametrize("output, highest", [("sigmoid", 1.0), ("exp", np.inf)])
 def test_the_quick_path_of_step_sees_wrong_targets_too(backend, dtype, output, highest):
     net, _ = make_net((4, 6, 1), output_activation=output, dtype=dtype, backend=backend)

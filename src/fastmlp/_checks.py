@@ -245,7 +245,6 @@ def check_classes(y: np.ndarray, n_classes: int) -> np.ndarray:
     return classes
 
 
-# The targets for which the losses from logits are bounded below.
 def check_target_range(y: np.ndarray, loss: str) -> None:
     """Raise ValueError where a real target makes no sense for the loss. NaN is let through, to the loss."""
     low, high = TARGET_RANGES.get(loss, (-np.inf, np.inf))

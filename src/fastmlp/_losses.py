@@ -9,7 +9,7 @@ LOSS_CODES = {"mse": 0, "mae": 1, "huber": 2, "bce": 3, "poisson": 4, "cross_ent
 LOSS_OF_OUTPUT = {"softmax": "cross_entropy", "sigmoid": "bce", "exp": "poisson"}
 OUTPUT_OF_LOSS = {loss: output for output, loss in LOSS_OF_OUTPUT.items()}
 
-# What targets may be; anything for the others.
+# The targets for which the losses from logits are bounded below; the others take any.
 TARGET_RANGES = {"bce": (0.0, 1.0), "cross_entropy": (0.0, math.inf), "poisson": (0.0, math.inf)}
 
 

@@ -99,7 +99,7 @@ class StepCall:
             self._places[y.shape[:1]] = self._y[:, 0]
         # None is above the highest, read as naturals: then none is negative or not a number either.
         self._naturals = self._y.reshape(-1).view(f"u{y.itemsize}")
-        self._highest = _highest_target(architecture, y.dtype)
+        self._highest = _highest_target(architecture, y)
         self._losses = np.zeros(1)
         self._examples = examples_record(self._x, self._y, None, None)
         self._schedule = schedule_record(Schedule(None, len(X), 0, 1, table), len(X), 0)
@@ -149,14 +149,16 @@ class StepCall:
         return self._step(self._address, dropout_step)
 
 
-def _highest_target(architecture: Architecture, dtype: np.dtype) -> int | None:
+def _highest_target(architecture: Architecture, y: np.ndarray) -> int | None:
     """The bits of the highest target that the loss takes; None where it takes any."""
-    if dtype.kind == "i":
+    if y.ndim == 1:  # classes
         return architecture.layer_sizes[-1] - 1
     if architecture.loss not in TARGET_RANGES:
         return None
-    highest = np.array(TARGET_RANGES[architecture.loss][1], dtype)
-    return int(highest.view(f"u{dtype.itemsize}"))
+    highest = TARGET_RANGES[architecture.loss][1]
+    if y.dtype.kind == "i":
+        return int(min(highest, 2**63 - 1))
+    return int(np.array(highest, y.dtype).view(f"u{y.itemsize}"))
 
 
 class CompiledEngine:
