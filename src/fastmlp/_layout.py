@@ -9,6 +9,8 @@ import math
 
 import numpy as np
 
+from fastmlp import _guards
+
 LINE_BYTES = 64
 
 
@@ -27,9 +29,22 @@ def leading_dimension(n: int, itemsize: int) -> int:
 def aligned_zeros(n: int, dtype: "np.dtype | type") -> np.ndarray:
     """A zeroed vector of ``n`` elements that starts on a cache line."""
     dtype = np.dtype(dtype)
-    raw = np.zeros(n * dtype.itemsize + LINE_BYTES, dtype=np.uint8)
-    start = -raw.ctypes.data % LINE_BYTES
-    return raw[start : start + n * dtype.itemsize].view(dtype)
+    n_bytes = n * dtype.itemsize
+    margin = _guards.GUARD_BYTES if _guards.active else 0
+    raw = np.zeros(n_bytes + LINE_BYTES + 2 * margin, dtype=np.uint8)
+    start = margin + -raw.ctypes.data % LINE_BYTES
+    if margin:
+        _guards.guard(raw, [slice(start - margin, start), slice(start + n_bytes, start + n_bytes + margin)])
+    return raw[start : start + n_bytes].view(dtype)
+
+
+def guard_inside(arena: np.ndarray, gaps: list[tuple[int, int]]) -> None:
+    """Watch some gaps of an arena, each from one element to before another, where arenas are guarded."""
+    if _guards.active:
+        memory = arena.base
+        assert isinstance(memory, np.ndarray)
+        start = arena.ctypes.data - memory.ctypes.data
+        _guards.guard(memory, [slice(start + a * arena.itemsize, start + b * arena.itemsize) for a, b in gaps])
 
 
 class Layout:

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
+from fastmlp import _guards
 from fastmlp._architecture import Architecture
 from fastmlp._backends._engine import Engine
 from fastmlp._layout import Layout
@@ -105,4 +106,6 @@ def make_engine(
 ) -> Engine:
     """A new engine of an available backend, at work on the arena ``parameters``."""
     engine: Engine = getattr(_module(name), _BACKENDS[name][1])(architecture, layout, parameters, seed, n_threads)
+    if _guards.active:
+        _guards.check_after_each_call(engine)
     return engine

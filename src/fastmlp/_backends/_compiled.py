@@ -18,7 +18,7 @@ from fastmlp._backends._plan import (
     set_inputs,
     update_record,
 )
-from fastmlp._layout import Layout
+from fastmlp._layout import Layout, aligned_zeros
 from fastmlp._losses import TARGET_RANGES
 from fastmlp._update import CLIP_NORM, Update
 
@@ -63,8 +63,9 @@ class ForwardCall(Workspace):
 
     def __init__(self, plan: Plan, kernels: Kernels, architecture: Architecture, n: int) -> None:
         super().__init__(plan)
-        self.X = np.zeros((n, architecture.layer_sizes[0]), architecture.dtype)
-        self.out = np.zeros((n, architecture.layer_sizes[-1]), architecture.dtype)
+        n_inputs, n_outputs = architecture.layer_sizes[0], architecture.layer_sizes[-1]
+        self.X = aligned_zeros(n * n_inputs, architecture.dtype).reshape(n, n_inputs)
+        self.out = aligned_zeros(n * n_outputs, architecture.dtype).reshape(n, n_outputs)
         self.x, self.y = self.X[0], self.out[0]
         self._examples = examples_record(self.X, None, None, None)
         self._record = call_record(kernels.table, plan, self.address, self._examples, n=n, out=self.out)
@@ -100,7 +101,7 @@ class StepCall:
         # None is above the highest, read as naturals: then none is negative or not a number either.
         self._naturals = self._y.reshape(-1).view(f"u{y.itemsize}")
         self._highest = _highest_target(architecture, y)
-        self._losses = np.zeros(1)
+        self._losses = aligned_zeros(1, np.float64)
         self._examples = examples_record(self._x, self._y, None, None)
         self._schedule = schedule_record(Schedule(None, len(X), 0, 1, table), len(X), 0)
         self._update = update_record(update)

@@ -6,7 +6,7 @@ import numpy as np
 from fastmlp._activations import ACTIVATION_CODES
 from fastmlp._architecture import Architecture
 from fastmlp._backends._engine import Schedule
-from fastmlp._layout import LINE_BYTES, Layout, aligned_zeros, leading_dimension
+from fastmlp._layout import LINE_BYTES, Layout, aligned_zeros, guard_inside, leading_dimension
 from fastmlp._losses import LOSS_CODES
 from fastmlp._update import Update
 
@@ -121,6 +121,7 @@ class Plan:
         self._dtype = architecture.dtype
         self._line = line
         self.workspace_size = 0
+        self._gaps: list[tuple[int, int]] = []
         n_layers = architecture.n_layers
         # One element, so that the record is an array with an address.
         self.record = np.zeros(1, dtype=np.dtype([*_PLAN, ("layers", _LAYER, (n_layers,))]))
@@ -171,7 +172,9 @@ class Plan:
         Five lines between buffers keep those of a small net, all of 512 rows, off the same sets of the cache.
         """
         offset = self.workspace_size
-        self.workspace_size += -(-n // self._line) * self._line + 5 * self._line
+        end = offset + -(-n // self._line) * self._line
+        self.workspace_size = end + 5 * self._line
+        self._gaps.append((end, self.workspace_size))
         return offset
 
     def new_workspace(self) -> np.ndarray:
@@ -179,6 +182,7 @@ class Plan:
         workspace = aligned_zeros(self.workspace_size, self._dtype)
         start = int(self.record[0]["constants"])
         workspace[start : start + self._line] = 1
+        guard_inside(workspace, self._gaps)
         return workspace
 
 
