@@ -1,9 +1,11 @@
 """Builds the extension module fastmlp._fastmlp_c with cffi: the calls Python makes, and how the kernels are compiled.
 
-setup.py runs it. ``python csrc/build_fastmlp.py`` prints the compiler flags, for checking the sources by hand.
+setup.py runs it. ``python csrc/build_fastmlp.py`` prints the compiler flags, for checking the sources by hand, and
+``python csrc/build_fastmlp.py emit FILE`` writes the C source of the module itself.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from cffi import FFI
@@ -42,4 +44,7 @@ ffibuilder.set_source(
 )
 
 if __name__ == "__main__":
-    print(*FLAGS)
+    if sys.argv[1:2] == ["emit"]:
+        ffibuilder.emit_c_code(sys.argv[2])
+    else:
+        print(*FLAGS)

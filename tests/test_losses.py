@@ -112,3 +112,45 @@ def test_loss_of_many_rows(backend, dtype, n):
     net, reference = make_net((6, 8, 4), output_activation="softmax", dtype=dtype, backend=backend)
     X, y = make_examples(net, n)
     assert_close(net.loss(X, y), oracle.fast_loss_and_gradients(reference, X, y)[0], dtype)
+
+
+def far_logits(k, dtype):
+    """Rows up to +-10,000: far apart, close together and far from 0, all alike."""
+    random = np.random.default_rng(0)
+    rows = [random.uniform(-1e4, 1e4, (30, k)), random.uniform(-1.0, 1.0, (30, k)) + random.uniform(-1e4, 1e4, (30, 1))]
+    rows += [np.full((1, k), 1e4), np.full((1, k), -1e4), 1e4 * np.sign(random.normal(size=(10, k)))]
+    return np.concatenate(rows).astype(dtype)
+
+
+@pytest.mark.parametrize("targets", ["classes", "probabilities", "bce"])
+@pytest.mark.parametrize("k", [2, 3, 17, 100])
+def test_logits_up_to_ten_thousand(backend, dtype, targets, k):
+    """Every loss and gradient to a few roundings of its own terms, the largest of which is the logits' range."""
+    Z = far_logits(k, dtype)
+    output = "sigmoid" if targets == "bce" else "softmax"
+    net = fastmlp.MLP([k, k], output_activation=output, dtype=dtype, backend=backend)
+    net.set_weights([np.eye(k)], [np.zeros(k)])
+    random = np.random.default_rng(1)
+    y = {
+        "classes": random.integers(0, k, len(Z)),
+        "probabilities": random.dirichlet(np.ones(k), len(Z)).astype(dtype),
+        "bce": random.random((len(Z), k)).astype(dtype),
+    }[targets]
+    eps = float(np.finfo(dtype).eps)
+    for z, target in zip(Z, y):
+        row = z[None, :].astype(np.float64)
+        if output == "softmax":  # which changes nothing, but the oracle adds the largest logit to the logarithm
+            row -= row.max()
+        wanted = target if np.ndim(target) == 0 else target.astype(np.float64)
+        outputs = (
+            [oracle.sigmoid(value) for value in row[0]] if output == "sigmoid" else oracle.softmax(row[0].tolist())
+        )
+        loss, gradients = net.loss_and_gradients(z, target)
+        expected = oracle.local_loss(net.loss_name, row[0].tolist(), outputs, wanted)
+        assert abs(loss - expected) <= 8 * eps * (abs(expected) + np.ptp(z) + 1.0), (z, target)
+        assert net.loss(z, target) == pytest.approx(loss, rel=4 * eps)
+        slopes = oracle.logit_gradient(net.loss_name, output, row[0].tolist(), outputs, wanted)
+        # An exponent of size d is rounded by d eps / 2; where d is large the probability is small.
+        np.testing.assert_allclose(gradients.biases[0], slopes, rtol=0, atol=24 * eps)
+        total = net.forward(z).astype(np.float64).sum()
+        assert output == "sigmoid" or total == pytest.approx(1.0, abs=4 * k * eps)

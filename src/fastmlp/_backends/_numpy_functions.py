@@ -136,8 +136,8 @@ REGRESSION_TERMS: dict[str, Function] = {"mse": np.square, "mae": np.abs, "huber
 
 def cross_entropy(z: np.ndarray, y: np.ndarray) -> np.ndarray:
     """-sum_k y_k log p_k for each row, from logits; ``y`` holds class indices (n,) or probabilities (n, k)."""
-    largest = z.max(axis=1, keepdims=True)
-    log_sum = largest + np.log(np.exp(z - largest).sum(axis=1, keepdims=True))
+    z = z - z.max(axis=1, keepdims=True)  # added to the logarithm, the largest would round away what matters
+    log_sum = np.log(np.exp(z).sum(axis=1, keepdims=True))
     if y.ndim == 1:
         return log_sum[:, 0] - z[np.arange(len(y)), y]
     return np.where(y == 0.0, 0.0, y * (log_sum - z)).sum(axis=1)
