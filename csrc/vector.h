@@ -98,7 +98,7 @@ INLINE vector multiply_add(vector a, vector b, vector c) {
 
 /* *sum += a * b. Written out, since gcc left alone moves the sums of a tile from register to register. */
 INLINE void accumulate(vector *sum, vector a, vector b) {
-#if defined(__x86_64__) && HAS_FMA
+#if defined(__x86_64__) && HAS_FMA && !defined(VECTORS_IN_HALVES)
 #if REAL_BITS == 32
     __asm__("vfmadd231ps %1, %2, %0" : "+v"(*sum) : "v"(b), "v"(a));
 #else

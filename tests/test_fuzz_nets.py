@@ -21,7 +21,7 @@ def guarded_and_shared(monkeypatch):
 
 @settings(max_examples=200)
 @given(case=fuzz_nets.cases())
-def test_compiled_backends(both_compiled_backends, case):
+def test_both_compiled_backends(both_compiled_backends, case):
     fuzz_nets.check_on_all(case, ("c", "numba"))
 
 

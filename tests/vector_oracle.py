@@ -111,13 +111,13 @@ def chain(net, X, zs, outputs, dz, factors, computed):
     return d_weights, d_biases, dz
 
 
-def loss_and_gradients(net, X, y, sample_weight=None, factors=None, computed=None):
-    """As oracle.loss_and_gradients; ``computed``: the layers' outputs from which corners are decided."""
+def loss_and_gradients(net, X, y, sample_weight=None, factors=None, computed=None, traced=None):
+    """As oracle.loss_and_gradients; ``computed``: the layers' outputs that decide corners; ``traced``: from `trace`."""
     n = len(X)
     y = np.asarray(y, dtype=np.float64)
     if y.ndim == 1 and net.loss != "cross_entropy":
         y = y[:, None]
-    zs, outputs = trace(net, X, factors)
+    zs, outputs = traced or trace(net, X, factors)
     computed = outputs if computed is None else [np.asarray(a, dtype=np.float64) for a in computed]
     weight = np.ones(n) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     value = (weight * local_losses(net, zs[-1], outputs[-1], y)).sum() / n + penalty(net)
@@ -128,9 +128,9 @@ def loss_and_gradients(net, X, y, sample_weight=None, factors=None, computed=Non
     return value, d_weights, d_biases, dX
 
 
-def backward(net, X, dY, computed=None):
+def backward(net, X, dY, computed=None, traced=None):
     """As oracle.backward."""
-    zs, outputs = trace(net, X)
+    zs, outputs = traced or trace(net, X)
     computed = outputs if computed is None else [np.asarray(a, dtype=np.float64) for a in computed]
     a, dY = outputs[-1], np.asarray(dY, dtype=np.float64)
     if net.output_activation == "softmax":

@@ -68,8 +68,8 @@ def check(call: str) -> None:
         if memory is None:
             continue
         for place in places:
-            written = np.flatnonzero(memory[place] != _PATTERN)
-            if written.size:
+            if memory[place].min() != _PATTERN:  # which is the largest of bytes
+                written = np.flatnonzero(memory[place] != _PATTERN)
                 memory[place] = _PATTERN
                 damage.append(
                     f"{written.size} of the bytes {place.start} to {place.stop} of an arena of {memory.size} bytes, "
