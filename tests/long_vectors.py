@@ -1,7 +1,8 @@
 """The kernels for vectors of 64 bytes give the bytes of those for 32, tried without AVX-512: vectors go in halves.
 
 For C the template is compiled once more, with vectors_in_halves.h; for Numba LLVM cuts the vectors. Tiles, loops and
-edges are those of AVX-512; its instructions are not. Where there is AVX-512 test_instruction_sets.py runs it.
+edges are those of AVX-512; its instructions are not. Where there is AVX-512 test_instruction_sets.py runs it. Compiling
+takes a minute or two, so this is no part of the suite: ``pytest tests/long_vectors.py``.
 """
 
 import ctypes
