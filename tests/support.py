@@ -32,7 +32,7 @@ LEFT_OUT = os.environ.get("FASTMLP_TEST_WITHOUT", "").split()
 
 
 def require(name):
-    """Go on only with a backend that is there. Where all are demanded, one missing that is not left out is a failure."""
+    """Go on only with a backend that is there. Where all are demanded, a missing one is a failure unless left out."""
     if name in fastmlp.available_backends():
         assert name not in LEFT_OUT, f"FASTMLP_TEST_WITHOUT names the {name} backend, but it is there"
         return
