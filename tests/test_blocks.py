@@ -171,7 +171,7 @@ def test_results_of_slices(backend, dtype):
 
 
 def test_results_of_several_blocks(backend, monkeypatch):
-    monkeypatch.setattr("fastmlp._block_order.BLOCK_BYTES", 2**12)
+    monkeypatch.setattr("fastmlp._row_blocks.CONVERTED_BYTES", 2**12)
     net = make_classifier(backend, l2=0.01)
     X, y = make_examples(net, 1000)
     sliced = Slices(X)

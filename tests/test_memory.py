@@ -20,7 +20,8 @@ def measure(function, *arguments):
 
 @needs_linux
 def test_a_net_of_200_million_parameters(compiled_backend):
-    assert "fit taken=" in measure("large_net", compiled_backend)
+    # To draw the weights takes longer than all the rest; once is enough.
+    assert "fit taken=" in measure("large_net", compiled_backend, "auto" if compiled_backend == "c" else "zeros")
 
 
 @needs_linux

@@ -44,9 +44,9 @@ def draw_seed(rng: np.random.Generator) -> int:
     return int(rng.integers(2**63))
 
 
-def default_block_rows(X: Any) -> int:
-    """Rows that take BLOCK_BYTES; whole chunks where X is stored in such, so that each is read once."""
-    rows = max(1, BLOCK_BYTES // max(1, X.shape[1] * X.dtype.itemsize))
+def default_block_rows(X: Any, n_bytes: int | None = None) -> int:
+    """Rows that take BLOCK_BYTES, or ``n_bytes``; whole chunks where X is stored in such, so that each is read once."""
+    rows = max(1, (n_bytes or BLOCK_BYTES) // max(1, X.shape[1] * X.dtype.itemsize))
     chunks = getattr(X, "chunks", None)
     chunk = chunks[0] if isinstance(chunks, tuple) and chunks else 1
     return max(rows // chunk, 1) * chunk if isinstance(chunk, int) and chunk > 0 else rows

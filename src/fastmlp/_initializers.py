@@ -27,9 +27,8 @@ DRAWN_AT_ONCE = 2**19
 
 
 def _draw(weights: np.ndarray, name: str, rng: np.random.Generator) -> None:
-    """Fill the weights of a layer, (n_out, n_in)."""
+    """Fill the weights of a layer, (n_out, n_in), which are zeros; those take no memory until they are written."""
     if name == "zeros":
-        weights[...] = 0.0
         return
     rule, distribution = name.split("_")
     n_out, n_in = weights.shape
@@ -59,7 +58,7 @@ def initialize(
     architecture: Architecture,
     rng: np.random.Generator,
 ) -> None:
-    """Fill ``weights``, W_l of shape (n_l, n_{l-1}) each, layer by layer from one stream of random numbers."""
+    """Fill ``weights``, zeros so far: W_l of shape (n_l, n_{l-1}) each, one after the other from one random stream."""
     activations = (*architecture.activations, architecture.output_activation)
     for array, activation in zip(weights, activations):
         if callable(initializer):

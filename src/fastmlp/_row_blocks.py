@@ -47,7 +47,7 @@ def row_blocks(X: Any, n_features: int, dtype: np.dtype) -> Iterator[tuple[slice
     check_input_shape(X.shape, n_features)
     n = int(X.shape[0])
     if is_sliced(X):
-        step = default_block_rows(X)
+        step = default_block_rows(X, CONVERTED_BYTES)
         for start in range(0, n, step):
             place = slice(start, min(start + step, n))
             yield place, check_numbers("X", rows_of(X, place, n_features), dtype)
