@@ -46,7 +46,9 @@ def draw_seed(rng: np.random.Generator) -> int:
 
 def default_block_rows(X: Any, n_bytes: int | None = None) -> int:
     """Rows that take BLOCK_BYTES, or ``n_bytes``; whole chunks where X is stored in such, so that each is read once."""
-    rows = max(1, (n_bytes or BLOCK_BYTES) // max(1, X.shape[1] * X.dtype.itemsize))
+    rows: int = max(1, (n_bytes or BLOCK_BYTES) // max(1, X.shape[1] * X.dtype.itemsize))
     chunks = getattr(X, "chunks", None)
-    chunk = chunks[0] if isinstance(chunks, tuple) and chunks else 1
-    return max(rows // chunk, 1) * chunk if isinstance(chunk, int) and chunk > 0 else rows
+    chunk = chunks[0] if isinstance(chunks, tuple) and chunks else None
+    if not isinstance(chunk, int) or chunk < 1:
+        return rows
+    return max(rows // chunk, 1) * chunk
