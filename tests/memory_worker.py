@@ -54,7 +54,7 @@ def print_figures(name, **figures):
     print(name, *(f"{key}={value / MB:.1f}" for key, value in figures.items()))
 
 
-def large_net(backend, initializer):
+def large_net(backend, initializer, folder):
     """200 million parameters: they and what a call cannot do without, times 1.3, are enough."""
     sizes = [10000, 14000, 4000, 400]
     rows = 16
@@ -88,6 +88,16 @@ def large_net(backend, initializer):
         )
         have += needed if name == "fit" else 0
     assert np.isfinite(losses).all()
+    if initializer != "zeros":
+        path = Path(folder) / "net"
+        saved = growth(lambda: net.save(path))
+        expected = net.weights[1][3999, ::1000].copy()
+        optimizer.reset(), nets.clear()
+        del net, calls, call
+        loaded = growth(lambda: nets.append(fastmlp.MLP.load(path, backend=backend)))
+        print_figures("file", saved=saved, loaded=loaded)
+        assert saved < 0.3 * parameters and loaded < 1.3 * parameters
+        assert np.array_equal(nets[0].weights[1][3999, ::1000], expected)
 
 
 def many_rows(backend):

@@ -591,7 +591,7 @@ class MLP(Parametrized):
             net = cls.__new__(cls)
             net._build(architecture, backend, n_threads, shuffle_rng, seed)
             for name, parameters in _files.named(net._weights, net._biases).items():
-                parameters[...] = file.read(name)
+                file.read_into(parameters, name)
         return net
 
 
