@@ -21,7 +21,7 @@ def measure(function, *arguments):
 @needs_linux
 def test_a_net_of_200_million_parameters(compiled_backend, tmp_path):
     # To draw the weights, and to keep them, takes longer than all the rest; once is enough.
-    initializer = "auto" if compiled_backend == "c" else "zeros"
+    initializer = "he_uniform" if compiled_backend == "c" else "zeros"
     assert "fit taken=" in measure("large_net", compiled_backend, initializer, str(tmp_path))
 
 
@@ -57,7 +57,7 @@ def peak_of(function):
 
 @pytest.mark.parametrize("make", [lambda: SGD(lr=0.01), Adam, lambda: Adam(clip_norm=1.0)], ids=["sgd", "adam", "clip"])
 @pytest.mark.parametrize("n_threads", [1, 2])
-@pytest.mark.parametrize("sizes, n", [((2, 2, 1), 4), ((30, 50, 10), 64), ((300, 500, 10), 700)])
+@pytest.mark.parametrize("sizes, n", [((2, 2, 1), 4), ((30, 50, 10), 64), ((300, 500, 10), 520)])
 def test_a_step_allocates_nothing(compiled_backend, dtype, sizes, n, n_threads, make):
     """But Python's own numbers, the loss and the count of steps, and what two Python threads exchange."""
     net, _ = make_net(sizes, dtype=dtype, dropout=0.1, backend=compiled_backend, n_threads=n_threads)
@@ -67,7 +67,7 @@ def test_a_step_allocates_nothing(compiled_backend, dtype, sizes, n, n_threads, 
         optimizer.step(net, X, y)
 
     def steps():
-        for _ in range(20):
+        for _ in range(5):
             optimizer.step(net, X, y)
 
     # The smallest arena of a large net has 20 kB, a workspace 100 kB.
