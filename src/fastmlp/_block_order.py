@@ -32,7 +32,8 @@ class Blocks(NamedTuple):
         for block in range(len(starts)) if generator is None else generator.permutation(len(starts)).tolist():
             place = slice(starts[block], min(starts[block] + self.rows, self.n))
             size = place.stop - place.start
-            yield place, np.arange(size) if generator is None else generator.permutation(size)
+            rows = np.arange(size) if generator is None else generator.permutation(size)
+            yield place, rows.astype(np.int64, copy=False)
 
     def order(self, seed: int) -> np.ndarray:
         """The whole order of an epoch, (n,) in int64."""

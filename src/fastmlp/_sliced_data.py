@@ -1,6 +1,7 @@
 """How fit reads examples that give their rows in slices, such as data sets of h5py and zarr: block by block.
 
-One block is held, and the rows of the batches at hand, which are put together from as many blocks as they touch.
+One block is held. Batches within it are read there, in the order of its rows; one that runs across blocks is put
+together from all that it touches.
 """
 
 from collections.abc import Iterator
@@ -11,13 +12,13 @@ import numpy as np
 from fastmlp._architecture import Architecture
 from fastmlp._backends._engine import Examples, Schedule
 from fastmlp._block_order import Blocks, draw_seed
-from fastmlp._checks import is_sliced, is_sparse
+from fastmlp._checks import KERNEL_DTYPES, is_sliced, is_sparse
 from fastmlp._row_blocks import rows_of, targets_reader, weights_reader
 from fastmlp._training_data import TrainingData, dense
 
 
 class Block(NamedTuple):
-    """What is held: X as it came, the rest as engines take it."""
+    """What is held, as engines take it."""
 
     X: np.ndarray
     y: np.ndarray
@@ -54,11 +55,19 @@ class SlicedData(TrainingData):
     def read(
         self, order: np.ndarray | None, first_step: int, n_steps: int, table: np.ndarray
     ) -> tuple[Examples, Schedule]:
-        epoch, n_steps, start, stop = self._span(first_step, n_steps)
+        epoch, batch = divmod(first_step, self.steps_per_epoch)
+        start = batch * self.batch_size
         seed = None if order is None else int(order[epoch])
         if seed != self._seed or start < self._begin or not len(self._rows):
             self._seed, self._walk, self._rows, self._begin = seed, self._blocks.walk(seed), np.arange(0), 0
-        return self._gather(start, stop), Schedule(None, self.batch_size, 0, n_steps, table)
+        while start >= self._begin + len(self._rows):
+            self._next_block()
+        order = self._rows[start - self._begin :]
+        within = len(order) // self.batch_size
+        if within:
+            return Examples(*self._block()), Schedule(order, self.batch_size, 0, min(n_steps, within), table)
+        stop = min(start + self.batch_size, self.n)
+        return self._gather(start, stop), Schedule(None, self.batch_size, 0, 1, table)
 
     def _gather(self, start: int, stop: int) -> Examples:
         """The examples from one place in the epoch to another."""
@@ -70,7 +79,7 @@ class SlicedData(TrainingData):
                 self._next_block()
             block = self._block()
             rows = self._rows[place - self._begin : stop - self._begin]
-            with np.errstate(over="ignore", invalid="ignore"):  # as in the kernels
+            with quiet_conversion():
                 X[place - start : place - start + len(rows)] = block.X[rows]
             targets.append(block.y[rows])
             if block.sample_weight is not None:
@@ -89,9 +98,14 @@ class SlicedData(TrainingData):
         """The block at hand, read when its first row is wanted."""
         if self._held is None:
             place, X = self._place, self.examples.X
-            if is_sliced(X):
-                rows = rows_of(X, place, self._n_features)
-            else:
-                rows = dense(X[place], self._dtype) if is_sparse(X) else X[place]
+            rows = rows_of(X, place, self._n_features) if is_sliced(X) else X[place]
+            if is_sparse(rows) or rows.dtype not in KERNEL_DTYPES or not rows.flags.aligned:
+                with quiet_conversion():
+                    rows = dense(rows, self._dtype)
             self._held = Block(rows, self._targets(place), self._weights(place))
         return self._held
+
+
+def quiet_conversion() -> np.errstate:
+    """Numbers too large for the network's dtype become infinite without a warning, as in the kernels."""
+    return np.errstate(over="ignore", invalid="ignore")
