@@ -38,7 +38,7 @@ def timed(pytestconfig: pytest.Config) -> bool:
 
 
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter", config: pytest.Config) -> None:
     for lines in (config.stash.get(TIMINGS, Timings()).table(), config.stash.get(TABLES, Tables()).lines()):
         for line in lines:
             terminalreporter.write_line(line)

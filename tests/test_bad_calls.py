@@ -218,7 +218,14 @@ WRONG_FITTING = {
     "optimizer": [("adam", TypeError), (Adam, TypeError), (0.1, TypeError)],
     "epochs": [(-1, ValueError), (1.5, TypeError), ("3", TypeError), (True, TypeError), (None, TypeError)],
     "batch_size": WRONG_INTS,
-    "shuffle": [(1, TypeError), (None, TypeError), ("yes", TypeError)],
+    "shuffle": [
+        (1, TypeError),
+        (None, TypeError),
+        ("yes", ValueError),
+        (b"blocks", TypeError),
+        (["blocks"], TypeError),
+    ],
+    "block_rows": WRONG_INTS,
     "progress": [(1, TypeError), (None, TypeError), ("bar", TypeError)],
     "validation_data": [
         (3, TypeError),

@@ -150,7 +150,7 @@ def settings_of(
         "y": _fingerprint.of_data(examples.y),
         "sample_weight": _fingerprint.of_data(examples.sample_weight),
         "batch_size": data.batch_size,
-        "shuffle": shuffle,
+        "shuffle": f"blocks of {data.blocks.rows} rows" if shuffle and data.blocks else shuffle,
         "optimizer": _fingerprint.of_optimizer(optimizer),
         "validation_data": [_fingerprint.of_data(part) for part in validation_data or () if part is not None],
         "early_stopping": None if early_stopping is None else repr(early_stopping),

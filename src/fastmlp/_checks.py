@@ -6,7 +6,7 @@ untouched; other real numbers are converted.
 
 import os
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any, TypeGuard
 
@@ -23,8 +23,6 @@ KERNEL_DTYPES = frozenset({np.dtype(np.float32), np.dtype(np.float64), INT64})
 NET_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 # Rows are padded to up to 16 times their length; beyond, sizes in bytes would overflow 63 bits.
 MOST_PARAMETERS = 2**55
-# Rows of a sparse X that become dense at a time.
-SPARSE_ROWS = 512
 
 
 # --- the description of a net ---
@@ -164,6 +162,8 @@ def check_numbers(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
         raise TypeError(f"{name} is a masked array; fill or drop what is masked first")
     if is_sparse(value):
         value = value.toarray()
+    elif is_sliced(value):
+        value = value[:]  # of no use to a kernel but as a whole
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -226,10 +226,10 @@ def check_targets(y: Any, n: int, architecture: Architecture, *, single: bool = 
     return array
 
 
-def check_length(name: str, array: np.ndarray, n: int) -> None:
+def check_length(name: str, array: Any, n: int) -> None:
     """Raise ValueError unless ``array`` has an entry for each of the n examples."""
-    if len(array) != n:
-        raise ValueError(f"{name} has {len(array)} rows; X has {n}")
+    if array.shape[0] != n:
+        raise ValueError(f"{name} has {array.shape[0]} rows; X has {n}")
 
 
 def check_classes(y: np.ndarray, n_classes: int) -> np.ndarray:
@@ -299,7 +299,7 @@ def check_scaling(name: str, value: Any, n_features: int) -> np.ndarray:
     return np.broadcast_to(array, (n_features,))
 
 
-# --- sparse X: anything that has the methods of SciPy's sparse arrays ---
+# --- what is no array: anything that has the methods of SciPy's sparse arrays, or gives its rows in slices ---
 
 
 def is_sparse(X: Any) -> TypeGuard[Any]:
@@ -307,11 +307,16 @@ def is_sparse(X: Any) -> TypeGuard[Any]:
     return hasattr(X, "tocsr") and hasattr(X, "toarray")
 
 
-def dense_blocks(X: Any, n_features: int, dtype: np.dtype) -> Iterator[tuple[slice, np.ndarray]]:
-    """A sparse X of shape (n, n_features) in dense blocks of rows, each with its place."""
-    check_input_shape(X.shape, n_features)
-    rows = X.tocsr()
-    n = rows.shape[0]
-    for start in range(0, n, SPARSE_ROWS):
-        block = slice(start, min(start + SPARSE_ROWS, n))
-        yield block, check_numbers("X", rows[block].toarray(), dtype)
+def is_sliced(values: Any) -> TypeGuard[Any]:
+    """Whether ``values`` is read slice by slice, as a data set of h5py or zarr is: no array in memory, but with a shape
+    of one or two dimensions, a dtype of NumPy's, and rows for an index that is a slice.
+
+    Arrays of other libraries lie in memory and say so by ``__dlpack__``; those of pandas take indices of other kinds.
+    """
+    if isinstance(values, (np.ndarray, np.generic, list, tuple)):
+        return False
+    if not all(hasattr(values, name) for name in ("shape", "dtype", "__getitem__")):
+        return False
+    if is_sparse(values) or any(hasattr(values, name) for name in ("__array_interface__", "__dlpack__", "iloc")):
+        return False
+    return isinstance(values.dtype, np.dtype) and isinstance(values.shape, tuple) and len(values.shape) in (1, 2)

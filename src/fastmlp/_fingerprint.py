@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp._checks import is_sparse
+from fastmlp._checks import is_sliced, is_sparse
 from fastmlp._optimizers import Optimizer
 
-# Of larger arrays as many rows as fit are read, evenly spread: 0.1 s.
+# Of larger arrays as many blocks of rows are read, evenly spread with the last among them: 0.1 s.
 HASHED_BYTES = 2**26
 BLOCK_BYTES = 2**20
 
@@ -23,20 +23,24 @@ def of_data(values: Any) -> str | None:
         rows = values.tocsr()
         name, arrays = "sparse", [rows.data, rows.indices, rows.indptr]
     else:
-        rows = np.asarray(values)
-        name, arrays = "array", [rows]
+        rows = values if is_sliced(values) else np.asarray(values)
+        name, arrays = "array", [rows if rows.shape else rows[None]]
     hashed = blake2b(digest_size=16)
     for array in arrays:
-        for block in _blocks(np.atleast_1d(array)):
+        for block in _blocks(array):
             hashed.update(block.data)
     return f"{name} {rows.dtype.str} {tuple(rows.shape)} {hashed.hexdigest()}"
 
 
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    step = max(1, math.ceil(array.nbytes / HASHED_BYTES))
-    rows = max(1, BLOCK_BYTES * len(array) // max(array.nbytes, 1))
-    for start in range(0, len(array), step * rows):
-        yield np.ascontiguousarray(array[start : start + step * rows : step])
+def _blocks(array: Any) -> Iterator[np.ndarray]:
+    n = int(array.shape[0])
+    row_bytes = max(1, math.prod(array.shape[1:]) * array.dtype.itemsize)
+    rows = max(1, BLOCK_BYTES // row_bytes)
+    n_blocks = math.ceil(n / rows)
+    read = min(n_blocks, max(1, HASHED_BYTES // BLOCK_BYTES))
+    for i in range(read):
+        start = (n_blocks - 1 - i * n_blocks // read) * rows
+        yield np.ascontiguousarray(array[start : start + rows])
 
 
 def of_optimizer(optimizer: Optimizer) -> str:

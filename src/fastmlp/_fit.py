@@ -11,9 +11,11 @@ from fastmlp._checkpoint import Saver, settings_of
 from fastmlp._early_stopping import EarlyStopping, Watch
 from fastmlp._fit_arguments import (
     Callback,
+    Reading,
     check_callbacks,
     check_early_stopping,
     check_rng,
+    check_shuffle,
     check_training_data,
     check_validation_data,
     new_history,
@@ -116,7 +118,7 @@ class Training:
             self.guard.keep()
         if self.savers and self.rng is not None:
             self._order_state = self.rng.bit_generator.state
-        order = None if self.rng is None else draw_order(self.rng, self.data.n, epochs)
+        order = self.data.draw_order(self.rng, epochs)
         losses = np.empty(epochs * self.data.steps_per_epoch)
         losses[: len(begun)] = begun
         self._steps(order, losses, len(begun))
@@ -199,16 +201,6 @@ class Training:
             saver.after_epoch(self)
 
 
-def draw_order(rng: np.random.Generator, n: int, epochs: int) -> np.ndarray:
-    """The order of the examples in each of some epochs, one after the other: (epochs * n,) in int64."""
-    if epochs == 1:
-        return rng.permutation(n).astype(np.int64, copy=False)
-    order = np.empty(epochs * n, dtype=np.int64)
-    for start in range(0, epochs * n, n):
-        order[start : start + n] = rng.permutation(n)
-    return order
-
-
 def fit(
     net: "MLP",
     X: Any,
@@ -217,7 +209,8 @@ def fit(
     optimizer: Optimizer | None,
     epochs: int,
     batch_size: int | None,
-    shuffle: bool,
+    shuffle: bool | str,
+    block_rows: int | None,
     sample_weight: Any,
     validation_data: Any,
     early_stopping: EarlyStopping | int | None,
@@ -232,9 +225,10 @@ def fit(
 
     Nothing changes, neither the net nor the optimizer nor a generator, unless all of them are right.
     """
-    data = check_training_data(net, X, y, sample_weight, batch_size)
+    shuffles, in_blocks = check_shuffle(shuffle)
+    data = check_training_data(net, X, y, sample_weight, batch_size, Reading(shuffles, in_blocks, block_rows))
     epochs = check_whole("epochs", epochs, at_least=0)
-    generator = (net._shuffle_rng if rng is None else check_rng(rng)) if check_flag("shuffle", shuffle) else None
+    generator = (net._shuffle_rng if rng is None else check_rng(rng)) if shuffles else None
     validation = check_validation_data(net, validation_data)
     rule = check_early_stopping(early_stopping, validation is not None)
     called, checkpoints = check_callbacks(callbacks)
@@ -248,7 +242,7 @@ def fit(
     saved: Saved | None = None
     savers: tuple[Saver, ...] = ()
     if checkpoints or resume is not None:
-        settings = settings_of(net, optimizer, data, generator is not None, validation_data, rule, history)
+        settings = settings_of(net, optimizer, data, shuffles, validation_data, rule, history)
         saved = find(resume, settings)
         savers = tuple(Saver(checkpoint, settings) for checkpoint in checkpoints)
     with net._training():

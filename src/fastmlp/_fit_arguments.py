@@ -2,23 +2,28 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fastmlp._backends._engine import Examples
+from fastmlp._block_order import Blocks, default_block_rows
 from fastmlp._checkpoint import Checkpoint
 from fastmlp._checks import (
     KERNEL_DTYPES,
+    check_input_shape,
     check_inputs,
     check_numbers,
     check_sample_weight,
     check_targets,
+    is_sliced,
     is_sparse,
 )
 from fastmlp._early_stopping import EarlyStopping
 from fastmlp._history import RECORDABLE, History
-from fastmlp._numbers import check_whole
+from fastmlp._numbers import check_flag, check_whole
+from fastmlp._row_blocks import comes_in_blocks
+from fastmlp._sliced_data import SlicedData
 from fastmlp._training_data import TrainingData
 
 if TYPE_CHECKING:
@@ -27,17 +32,44 @@ if TYPE_CHECKING:
 Callback = Callable[["MLP", History], Any]
 
 
-def check_training_data(net: "MLP", X: Any, y: Any, sample_weight: Any, batch_size: Any) -> TrainingData:
+class Reading(NamedTuple):
+    """In which order examples are read."""
+
+    shuffles: bool = False
+    in_blocks: bool = False
+    block_rows: Any = None
+
+
+def check_shuffle(shuffle: Any) -> tuple[bool, bool]:
+    """Whether to shuffle, and whether block by block."""
+    if isinstance(shuffle, str):
+        if shuffle != "blocks":
+            raise ValueError(f"shuffle is {shuffle!r}; expected True, False or 'blocks'")
+        return True, True
+    return check_flag("shuffle", shuffle), False
+
+
+def check_training_data(
+    net: "MLP", X: Any, y: Any, sample_weight: Any, batch_size: Any, reading: Reading
+) -> TrainingData:
     """The examples to train on. What an engine cannot read of X stays as it is, to be converted in pieces."""
     architecture = net._architecture
-    rows = check_rows(X, architecture.layer_sizes[0], architecture.dtype)
-    n = rows.shape[0]
+    sliced = [is_sliced(part) and (reading.in_blocks or not reading.shuffles) for part in (X, y, sample_weight)]
+    rows = X if sliced[0] else check_rows(X, architecture.layer_sizes[0], architecture.dtype)
+    if sliced[0]:
+        check_sliced(X, architecture.layer_sizes[0])
+    n = int(rows.shape[0])
     if n == 0:
         raise ValueError("X has no examples")
     size = n if batch_size is None else check_whole("batch_size", batch_size, at_least=1)
+    block_rows = reading.block_rows
+    block_rows = default_block_rows(rows) if block_rows is None else check_whole("block_rows", block_rows, at_least=1)
+    blocks = Blocks(n, min(block_rows, n))
+    if any(sliced):
+        return SlicedData(Examples(rows, y, sample_weight), size, blocks, architecture)
     examples = Examples(rows, check_targets(y, n, architecture), check_sample_weight(sample_weight, n))
     converted = is_sparse(rows) or rows.dtype not in KERNEL_DTYPES or not rows.flags.aligned
-    return TrainingData(examples, size, converted, architecture.dtype)
+    return TrainingData(examples, size, converted, architecture.dtype, blocks if reading.in_blocks else None)
 
 
 def check_rows(X: Any, n_features: int, dtype: np.dtype) -> Any:
@@ -55,6 +87,15 @@ def check_rows(X: Any, n_features: int, dtype: np.dtype) -> Any:
     return rows
 
 
+def check_sliced(X: Any, n_features: int) -> None:
+    """Raise an error unless X, which gives its rows in slices, has n_features of real numbers."""
+    check_input_shape(tuple(X.shape), n_features)
+    if len(X.shape) != 2:
+        raise ValueError(f"X has shape {tuple(X.shape)}, that of one example; fit takes (n, {n_features})")
+    if np.dtype(X.dtype).kind not in "biuf":
+        raise TypeError(f"X has dtype {X.dtype}; expected real numbers")
+
+
 def check_validation_data(net: "MLP", validation_data: Any) -> Callable[[], float] | None:
     """What computes the loss on the validation data, as ``net.loss`` does."""
     if validation_data is None:
@@ -63,8 +104,8 @@ def check_validation_data(net: "MLP", validation_data: Any) -> Callable[[], floa
         raise TypeError("validation_data must be a tuple (X, y) or (X, y, sample_weight)")
     X, y, sample_weight = (*validation_data, None)[:3]
     with naming("validation_data"):
-        if is_sparse(X):
-            check_training_data(net, X, y, sample_weight, None)
+        if comes_in_blocks(X):
+            check_training_data(net, X, y, sample_weight, None, Reading())
             return lambda: net.loss(X, y, sample_weight)
         examples = net._checked_examples(X, y, sample_weight)
         return lambda: net._engine.loss(examples)

@@ -21,16 +21,26 @@ _VARIANCES: dict[str, Callable[[int, int], float]] = {
 INITIALIZERS = ("auto", *(f"{rule}_{shape}" for rule in _VARIANCES for shape in ("normal", "uniform")), "zeros")
 
 
-def _draw(name: str, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+# Numbers are drawn so many at a time, which gives the same ones: all those of a large layer, in float64, would take
+# twice the memory of its weights in float32.
+DRAWN_AT_ONCE = 2**19
+
+
+def _draw(weights: np.ndarray, name: str, rng: np.random.Generator) -> None:
+    """Fill the weights of a layer, (n_out, n_in), which are zeros; those take no memory until they are written."""
     if name == "zeros":
-        return np.zeros(shape)
+        return
     rule, distribution = name.split("_")
-    n_out, n_in = shape
+    n_out, n_in = weights.shape
     deviation = math.sqrt(_VARIANCES[rule](n_in, n_out))
-    if distribution == "normal":
-        return rng.standard_normal(shape) * deviation
     limit = math.sqrt(3.0) * deviation
-    return rng.uniform(-limit, limit, shape)
+    rows = max(1, DRAWN_AT_ONCE // n_in)
+    for start in range(0, n_out, rows):
+        part = weights[start : start + rows]
+        if distribution == "normal":
+            part[...] = rng.standard_normal(part.shape) * deviation
+        else:
+            part[...] = rng.uniform(-limit, limit, part.shape)
 
 
 def _own(initializer: Initializer, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
@@ -48,14 +58,13 @@ def initialize(
     architecture: Architecture,
     rng: np.random.Generator,
 ) -> None:
-    """Fill ``weights``, W_l of shape (n_l, n_{l-1}) each, layer by layer from one stream of random numbers."""
+    """Fill ``weights``, zeros so far: W_l of shape (n_l, n_{l-1}) each, one after the other from one random stream."""
     activations = (*architecture.activations, architecture.output_activation)
     for array, activation in zip(weights, activations):
-        shape: tuple[int, int] = (array.shape[0], array.shape[1])
         if callable(initializer):
-            array[...] = _own(initializer, rng, shape)
+            array[...] = _own(initializer, rng, (array.shape[0], array.shape[1]))
             continue
         name = initializer
         if name == "auto":
             name = "he_normal" if activation in RELU_FAMILY else "glorot_uniform"
-        array[...] = _draw(name, rng, shape)
+        _draw(array, name, rng)

@@ -84,10 +84,13 @@ class Layout:
 
     def flatten(self, arena: np.ndarray) -> np.ndarray:
         """One flat copy, layer by layer, W_l row-major and then b_l."""
-        pieces = []
-        for weights, bias in zip(self.weights(arena), self.biases(arena)):
-            pieces += [weights.ravel(), bias]
-        return np.concatenate(pieces)
+        arrays = [array for pair in zip(self.weights(arena), self.biases(arena)) for array in pair]
+        flat = np.empty(sum(array.size for array in arrays), self.dtype)
+        start = 0
+        for array in arrays:
+            flat[start : start + array.size].reshape(array.shape)[...] = array
+            start += array.size
+        return flat
 
     def unflatten(self, flat: np.ndarray, arena: np.ndarray) -> None:
         """The inverse of ``flatten``, written into ``arena``."""

@@ -25,8 +25,7 @@ from fastmlp._checks import (
     check_path,
     check_sample_weight,
     check_targets,
-    dense_blocks,
-    is_sparse,
+    is_sliced,
     spawn_streams,
 )
 from fastmlp._gradients import Gradients
@@ -35,6 +34,7 @@ from fastmlp._layout import Layout
 from fastmlp._numbers import check_flag, check_whole
 from fastmlp._parametrized import Parametrized
 from fastmlp._quick_checks import FLOAT64, QuickChecks
+from fastmlp._row_blocks import comes_in_blocks, loss_in_blocks, row_blocks
 
 if TYPE_CHECKING:
     from fastmlp._checkpoint import Checkpoint
@@ -243,16 +243,17 @@ class MLP(Parametrized):
         return self._forward_checked(X, out, logits)
 
     def _forward_checked(self, X: Any, out: np.ndarray | None, logits: bool) -> np.ndarray:
-        sparse = is_sparse(X)
-        batch, single = (X, False) if sparse else check_inputs(X, self._n_inputs, self._dtype)
-        n = batch.shape[0]
+        in_blocks = comes_in_blocks(X)
+        batch, single = (X, False) if in_blocks else check_inputs(X, self._n_inputs, self._dtype)
+        n = int(batch.shape[0])
         shape = (self._n_outputs,) if single else (n, self._n_outputs)
         if out is None:
             out = np.empty(shape, self._dtype)
         else:
-            check_out(out, shape, self._dtype, *((self._parameters,) if sparse else (self._parameters, batch)))
+            others = (self._parameters, batch) if isinstance(batch, np.ndarray) else (self._parameters,)
+            check_out(out, shape, self._dtype, *others)
         result = out.reshape(n, self._n_outputs)
-        blocks = dense_blocks(X, self._n_inputs, self._dtype) if sparse else [(slice(n), batch)]
+        blocks = row_blocks(X, self._n_inputs, self._dtype) if in_blocks else [(slice(n), batch)]
         for block, rows in blocks:
             self._engine.forward(rows, result[block], logits)
         return out
@@ -291,10 +292,10 @@ class MLP(Parametrized):
                 f"accuracy is defined for softmax and sigmoid outputs; this network's is {self.output_activation}"
             )
         actual = np.atleast_1d(self.predict(X))
-        n = 1 if np.ndim(X) == 1 else actual.shape[0]
-        if n == 0:
-            raise ValueError("X has no examples")
-        targets = check_targets(y, n, self._architecture, single=np.ndim(X) == 1)
+        single = (len(X.shape) if is_sliced(X) else np.ndim(X)) == 1
+        n = 1 if single else actual.shape[0]
+        _check_some(n)
+        targets = check_targets(y, n, self._architecture, single=single)
         if self.output_activation == "sigmoid":
             return float(np.mean(actual.reshape(targets.shape) == (targets > 0.5)))
         return float(np.mean(actual == (targets if targets.ndim == 1 else targets.argmax(axis=1))))
@@ -328,21 +329,9 @@ class MLP(Parametrized):
         -------
         float
         """
-        if is_sparse(X):
-            return self._loss_of_sparse(X, y, sample_weight)
+        if comes_in_blocks(X):
+            return loss_in_blocks(self, X, y, sample_weight)
         return self._engine.loss(self._checked_examples(X, y, sample_weight))
-
-    def _loss_of_sparse(self, X: Any, y: Any, sample_weight: Any) -> float:
-        n: int = X.shape[0]
-        _check_some(n)
-        targets = check_targets(y, n, self._architecture)
-        weight = check_sample_weight(sample_weight, n)
-        penalty = self._engine.penalty()
-        total = 0.0
-        for block, rows in dense_blocks(X, self._n_inputs, self._dtype):
-            examples = Examples(rows, targets[block], None if weight is None else weight[block])
-            total += (self._engine.loss(examples) - penalty) * len(rows)
-        return total / n + penalty
 
     def loss_and_gradients(
         self, X: Any, y: Any, sample_weight: Any = None, training: bool = False
@@ -431,7 +420,7 @@ class MLP(Parametrized):
         optimizer: "Optimizer | None" = None,
         epochs: int = 1,
         batch_size: int | None = 32,
-        shuffle: bool = True,
+        shuffle: bool | str = True,
         sample_weight: Any = None,
         validation_data: tuple[Any, ...] | None = None,
         early_stopping: "int | EarlyStopping | None" = None,
@@ -441,12 +430,13 @@ class MLP(Parametrized):
         record: str | Sequence[str] = (),
         on_nonfinite: str = "raise",
         resume: str | os.PathLike[str] | None = None,
+        block_rows: int | None = None,
     ) -> "History":
         """Train by mini-batches.
 
         Parameters
         ----------
-        X : array or sparse matrix of shape (n, n_0)
+        X : array or sparse matrix of shape (n, n_0), or what gives its rows in slices
         y : array
             Targets as for `loss`.
         optimizer : Optimizer, optional
@@ -456,8 +446,11 @@ class MLP(Parametrized):
         batch_size : int or None, default 32
             Examples per update; None for all of them (batch gradient descent). The last batch of an epoch
             is what is left.
-        shuffle : bool, default True
-            Whether each epoch takes the examples in a new order.
+        shuffle : bool or "blocks", default True
+            Whether each epoch takes the examples in a new order. "blocks" takes blocks of ``block_rows`` rows in a
+            random order, each with its rows shuffled; batches run across them. It needs memory for one block and one
+            batch where X, or y or sample_weight, gives its rows in slices, as data sets of h5py and zarr do; with True
+            they are read as a whole first. False reads them in blocks, too.
         sample_weight : array of shape (n,), optional
             As for `loss`.
         validation_data : tuple (X, y) or (X, y, sample_weight), optional
@@ -470,6 +463,8 @@ class MLP(Parametrized):
             Whether to show the progress: by tqdm where it is installed, else one line an epoch.
         rng : None, int or numpy.random.Generator
             The source of the orders: each epoch's is ``rng.permutation(n)``. None goes on with the network's own.
+            With blocks an epoch's comes from a generator g of its own, ``default_rng(rng.integers(2**63))``: the
+            blocks in the order of ``g.permutation``, and, one after the other, that of each one's rows.
         record : str or sequence of str
             ``"steps"`` keeps the loss of every step, ``"parameters"`` the parameters after every epoch.
         on_nonfinite : {"raise", "warn", "ignore"}, default "raise"
@@ -482,6 +477,8 @@ class MLP(Parametrized):
             Go on with the fit that a `Checkpoint` keeps in this file; where there is no file, start. The arguments
             must be those of that fit, but for ``epochs``, counted from its start, which may be larger. The result
             is the same bits as without the interruption.
+        block_rows : int, optional
+            Rows of a block; by default what 16 MB hold, in whole chunks where X has ``chunks``.
 
         Returns
         -------
@@ -508,6 +505,7 @@ class MLP(Parametrized):
             epochs=epochs,
             batch_size=batch_size,
             shuffle=shuffle,
+            block_rows=block_rows,
             sample_weight=sample_weight,
             validation_data=validation_data,
             early_stopping=early_stopping,
@@ -593,7 +591,7 @@ class MLP(Parametrized):
             net = cls.__new__(cls)
             net._build(architecture, backend, n_threads, shuffle_rng, seed)
             for name, parameters in _files.named(net._weights, net._biases).items():
-                parameters[...] = file.read(name)
+                file.read_into(parameters, name)
         return net
 
 

@@ -34,6 +34,7 @@ HEADER_SHARE = 32
 CHECKSUM = "checksum"
 CHECKSUM_BYTES = 32
 BLOCK_BYTES = 2**20
+COPIED_BYTES = 2**22
 
 
 class Entry(NamedTuple):
@@ -122,11 +123,16 @@ def _pieces(header: bytes, tensors: Mapping[str, Tensor]) -> Iterator[bytes | me
     yield len(header).to_bytes(LENGTH_BYTES, "little")
     yield header
     for tensor in tensors.values():
-        yield from map(_stored, tensor if isinstance(tensor, list) else [tensor])
+        for array in tensor if isinstance(tensor, list) else [tensor]:
+            for rows in _rows_of(array):
+                yield _bytes_of(np.ascontiguousarray(rows, dtype=DTYPES[NAMES[array.dtype]]))
 
 
-def _stored(array: np.ndarray) -> memoryview:
-    return _bytes_of(np.ascontiguousarray(array, dtype=DTYPES[NAMES[array.dtype]]))
+def _rows_of(array: np.ndarray) -> Iterator[np.ndarray]:
+    """An array in views of some rows: weights lie in memory in another order, and are copied so many at a time."""
+    rows = max(1, COPIED_BYTES * len(array) // max(1, array.nbytes))
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows]
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
@@ -167,6 +173,16 @@ class TensorFile:
         if self._file.readinto(_bytes_of(array)) != array.nbytes:
             raise ValueError("it became shorter while it was read")
         return array.astype(dtype.newbyteorder("="), copy=False)
+
+    def read_into(self, target: np.ndarray, name: str) -> None:
+        """Copy one of the tensors into an array of its shape, some rows at a time."""
+        dtype, _, begin, _ = self.entries[name]
+        self._file.seek(self._start + begin)
+        for rows in _rows_of(target):
+            block = np.empty(rows.shape, dtype)
+            if self._file.readinto(_bytes_of(block)) != block.nbytes:
+                raise ValueError("it became shorter while it was read")
+            rows[...] = block
 
     def check_spans(self) -> None:
         """Raise ValueError unless the tensors fill the data without gap or overlap."""

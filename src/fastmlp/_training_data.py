@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp._backends._engine import Examples, Schedule
+from fastmlp._block_order import Blocks, draw_seed
 from fastmlp._training_state import all_finite
 
 # Converted rows stay in the cache between the conversion and the step that reads them.
@@ -16,10 +17,19 @@ class TrainingData:
     """Checked examples, in batches of ``batch_size`` rows with a smaller last one.
 
     ``X`` is an array that an engine can read, or, with ``converted``, another one or a sparse matrix in CSR form.
+    With ``blocks`` the examples are shuffled block by block.
     """
 
-    def __init__(self, examples: Examples, batch_size: int, converted: bool, dtype: "np.dtype") -> None:
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        converted: bool,
+        dtype: "np.dtype",
+        blocks: Blocks | None = None,
+    ) -> None:
         self.examples = examples
+        self.blocks = blocks
         self._converted = converted
         self._dtype = dtype
         self.n, n_features = map(int, examples.X.shape)
@@ -54,20 +64,40 @@ class TrainingData:
                 ).tolist()
         return means
 
+    def draw_order(self, rng: np.random.Generator | None, epochs: int) -> np.ndarray | None:
+        """The order of the examples in each of some epochs, one after the other: (epochs * n,) in int64."""
+        if rng is None:
+            return None
+        if epochs == 1:
+            return self._draw_epoch(rng)
+        order = np.empty(epochs * self.n, dtype=np.int64)
+        for start in range(0, epochs * self.n, self.n):
+            order[start : start + self.n] = self._draw_epoch(rng)
+        return order
+
+    def _draw_epoch(self, rng: np.random.Generator) -> np.ndarray:
+        if self.blocks is not None:
+            return self.blocks.order(draw_seed(rng))
+        return rng.permutation(self.n).astype(np.int64, copy=False)
+
     def read(
         self, order: np.ndarray | None, first_step: int, n_steps: int, table: np.ndarray
     ) -> tuple[Examples, Schedule]:
         """What an engine needs for steps from ``first_step``: all ``n_steps``, or fewer of converted examples."""
         if not self._converted:
             return self.examples, Schedule(order, self.batch_size, first_step, n_steps, table)
-        epoch, batch = divmod(first_step, self.steps_per_epoch)
-        n_steps = min(n_steps, self.steps_per_epoch - batch, self._most_converted)
-        start = batch * self.batch_size
-        stop = min(start + n_steps * self.batch_size, self.n)
+        epoch, n_steps, start, stop = self._span(first_step, n_steps)
         rows = slice(start, stop) if order is None else order[epoch * self.n + start : epoch * self.n + stop]
         X, y, sample_weight = self.examples
         part = Examples(dense(X[rows], self._dtype), y[rows], None if sample_weight is None else sample_weight[rows])
         return part, Schedule(None, self.batch_size, 0, n_steps, table)
+
+    def _span(self, first_step: int, n_steps: int) -> tuple[int, int, int, int]:
+        """What is converted at once for steps from ``first_step``: epoch, how many steps, and their places in it."""
+        epoch, batch = divmod(first_step, self.steps_per_epoch)
+        n_steps = min(n_steps, self.steps_per_epoch - batch, self._most_converted)
+        start = batch * self.batch_size
+        return epoch, n_steps, start, min(start + n_steps * self.batch_size, self.n)
 
 
 def dense(X: Any, dtype: "np.dtype") -> np.ndarray:

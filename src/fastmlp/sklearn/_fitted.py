@@ -9,8 +9,9 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp._checks import dense_blocks, is_sparse
+from fastmlp._checks import is_sparse
 from fastmlp._mlp import MLP
+from fastmlp._row_blocks import row_blocks
 from fastmlp.sklearn._inputs import checked_inputs
 from fastmlp.sklearn._objective import Objective
 
@@ -76,7 +77,7 @@ class Fitted(BaseEstimator, ABC):
         X = checked_inputs(self, X)
         if not is_sparse(X):
             return net.activations_of(X)
-        parts = [net.activations_of(block) for _, block in dense_blocks(X, self.n_features_in_, net.dtype)]
+        parts = [net.activations_of(block) for _, block in row_blocks(X, self.n_features_in_, net.dtype)]
         return tuple(map(np.concatenate, zip(*parts)))
 
     def input_gradient(self, X: Any, output: int | None = None) -> np.ndarray:

@@ -8,8 +8,9 @@ from scipy.optimize import minimize
 from sklearn.utils.optimize import _check_optimize_result
 
 from fastmlp._backends._engine import Examples
-from fastmlp._checks import SPARSE_ROWS, is_sparse
+from fastmlp._checks import is_sparse
 from fastmlp._mlp import MLP
+from fastmlp._row_blocks import ENGINE_ROWS
 from fastmlp._training_data import dense
 from fastmlp.sklearn._clipping import Clipping
 from fastmlp.sklearn._objective import Objective
@@ -76,8 +77,8 @@ class FullBatch:
 
     def _blocks(self) -> Any:
         X = self._examples.X
-        for start in range(0, X.shape[0], SPARSE_ROWS):
-            rows = slice(start, min(start + SPARSE_ROWS, X.shape[0]))
+        for start in range(0, X.shape[0], ENGINE_ROWS):
+            rows = slice(start, min(start + ENGINE_ROWS, X.shape[0]))
             yield rows, dense(X[rows], self._net.dtype)
 
 

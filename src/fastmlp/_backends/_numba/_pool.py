@@ -1,6 +1,7 @@
 """Python threads that work on one call together, and where their memory of it lies."""
 
 import ctypes
+import functools
 import os
 import sys
 import threading
@@ -14,6 +15,7 @@ from fastmlp._backends._plan import address
 _MEMBER = np.dtype([("index", "i8"), ("count", "i8"), ("arrived", "u8"), ("meetings", "u8"), ("give_way", "u8")])
 
 
+@functools.cache
 def _give_way() -> int:
     """The address of the system's function that lets another thread run."""
     if sys.platform == "win32":
