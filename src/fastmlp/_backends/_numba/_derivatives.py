@@ -98,7 +98,8 @@ def multiply_rows(
     z: Reals,
     is_continued: bool,
 ) -> None:
-    """z = x B over some rows, or z += x B where z is continued; B has a row, as long as z's, for each element of x's."""
+    """z = x B over some rows, or z += x B where z is continued; B has a row, as long as z's, for each element of x's
+    rows."""
     vectors = whole_vectors(n_out, x)
     zeros = net.workspace + (net.plan.constants + line_lanes(x))
     row_blocks = parts_of(all_rows, BLOCK_ROWS)
@@ -237,8 +238,9 @@ def jacobian_backward(net: Network, d: Derivatives, begin: int, examples: int, s
         factor = net.workspace + (layer.factor + begin * layer.leading)
         weights = net.workspace + d.layers[number].weights
         scale_rows(examples, d.directions, whole_vectors(layer.n_out, rows), factor, rows, layer.leading)
+        leading = leading_below(plan, number)
         multiply_rows(
-            net, all_rows, layer.n_out, layer.n_in, rows, layer.leading, weights, leading_below(plan, number), other, False
+            net, all_rows, layer.n_out, layer.n_in, rows, layer.leading, weights, leading, other, False
         )  # fmt: skip
         done = other
         other = rows

@@ -55,8 +55,10 @@ def _object_code(name: str, target: Target, entries: Callable[[], list[Any]]) ->
 
 
 def load_addresses(name: str, target: Target, entries: Callable[[], list[Any]]) -> Callable[[str], int]:
-    """What tells the addresses in an object, which is kept on disk under ``name``; ``entries`` are imported and compiled
-    where it is not there. What LLVM has loaded stays: threads may be inside."""
+    """What tells the addresses in an object, which is kept on disk under ``name``, or else compiled of ``entries()``.
+
+    What LLVM has loaded stays: threads may be inside.
+    """
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(target))
     engine.add_object_file(llvm.ObjectFileRef.from_data(_object_code(name, target, entries)))
     engine.finalize_object()
