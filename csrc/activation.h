@@ -109,7 +109,8 @@ static void chain_rows_by_factor(int64_t rows, int64_t vectors, const real *d, i
         }
 }
 
-/* f''(z), given z, a = f(z) and slope = f'(z). At a kink it is 0. */
+/* f''(z), given z, a = f(z) and slope = f'(z). At a kink it is 0. Within 2.5 eps of its largest value, but for those that
+ * start from a rounded output or slope: tanh within 4.7, softplus 3.9, sigmoid 10. */
 INLINE vector second_derivative(const int64_t activation, vector z, vector a, vector slope) {
     const vector zero = splat(0), one = splat(1), minus_two = splat(-2);
     switch (activation) {

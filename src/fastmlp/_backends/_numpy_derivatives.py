@@ -104,7 +104,7 @@ class NumpyDerivatives:
     def _add_hvp(
         self, examples: Examples, block: slice, directions: tuple[np.ndarray, ...], sums: tuple[np.ndarray, ...]
     ) -> None:
-        """A block's part (B. A. Pearlmutter, "Fast exact multiplication by the Hessian", 1994, has R{.} for tangents)."""
+        """A block's part. Pearlmutter (see `MLP.hvp`) writes R{z} for the tangent of z."""
         trace, (y, scale) = self._trace(examples.X[block]), self._targets(examples, block, float(len(examples.X)))
         input_tangents = [np.zeros_like(trace.inputs[0])]
         bends = []  # tangents of the slopes

@@ -210,7 +210,11 @@ def chain_rows_by_factor(rows: int, vectors: int, d: Reals, d_row: int, factor: 
 
 @inline
 def second_derivative(activation: int, z: Vector, a: Vector, slope: Vector) -> Vector:
-    """f''(z), given z, a = f(z) and slope = f'(z). At a kink it is 0."""
+    """f''(z), given z, a = f(z) and slope = f'(z). At a kink it is 0.
+
+    Within 2.5 eps of its largest value, but for those that start from a rounded output or slope: tanh within 4.7,
+    softplus 3.9, sigmoid 10.
+    """
     zero = splat(0, z)
     one = splat(1, z)
     minus_two = splat(-2, z)
