@@ -13,7 +13,8 @@ from workloads import THREADS
 from fastmlp._bench._rounds import stopwatch, time_in_rounds
 from fastmlp._bench._workload import Workload
 
-pytestmark = pytest.mark.only_when_named
+# Libraries warn of what becomes of their own parts.
+pytestmark = [pytest.mark.only_when_named, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 SECONDS = 0.3
 # Of the largest element.

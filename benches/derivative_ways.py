@@ -1,4 +1,4 @@
-"""Derivatives of a tanh net with linear outputs and squared loss, as each library offers them; bench_jacobian.py has them race.
+"""Derivatives of a tanh net with linear outputs and squared loss, as each library offers them, for bench_jacobian.py.
 
 A way is a function without arguments that returns the derivative as the library's own array. Parameters are one flat
 vector, as fastmlp has them. What is right, `expected`, is computed by hand in float64.

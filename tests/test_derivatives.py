@@ -4,6 +4,7 @@ Against the oracle; by other ways than its formulas (complex steps); and against
 """
 
 import threading
+import warnings
 
 import numpy as np
 import oracle
@@ -362,7 +363,9 @@ class TorchTwin:
 
 @pytest.fixture(scope="module")
 def torch():
-    return pytest.importorskip("torch", reason="PyTorch is the other side")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of its own parts
+        return pytest.importorskip("torch", reason="PyTorch is the other side")
 
 
 def check_against_torch(torch, net, X, y):
