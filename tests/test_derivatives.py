@@ -4,7 +4,6 @@ Against the oracle; by other ways than its formulas (complex steps); and against
 """
 
 import threading
-import warnings
 
 import numpy as np
 import oracle
@@ -177,7 +176,8 @@ def test_accuracy_of_second_derivatives(backend, dtype, name):
     actual = k * net.hvp(np.ones((1, 1)), np.full((1, k), -1e30), V).biases[0].astype(np.float64)
     expected = np.array([oracle.SECOND_DERIVATIVES[name](z) for z in grid.tolist()])
     if name == "exp":
-        assert_close(actual / np.exp(grid.astype(np.float64)), np.ones(k), dtype, scale=2)
+        normal = expected > 1e-30  # what kernels divide by k must not underflow
+        assert_close(actual[normal] / expected[normal], np.ones(np.count_nonzero(normal)), dtype)
         return
     largest = np.max(np.abs(expected))
     assert np.max(np.abs(actual - expected)) <= SECOND_DERIVATIVE_EPS.get(name, 4) * np.finfo(dtype).eps * largest
@@ -188,7 +188,7 @@ def test_second_derivatives_at_infinity(backend, dtype, name):
     net, _ = make_net((1, 2), output_activation=name, loss="mae", dtype=dtype, backend=backend)
     net.set_weights([np.zeros((2, 1))], [np.array([np.inf, -np.inf])])
     actual = net.hvp(np.ones((1, 1)), np.zeros((1, 2)), np.array([0.0, 0.0, 1.0, 1.0])).biases[0]
-    np.testing.assert_array_equal(actual, [0.0, 0.0])
+    np.testing.assert_allclose(actual, [0.0, 0.0], atol=np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("activation", HIDDEN_ACTIVATIONS)
@@ -361,11 +361,13 @@ class TorchTwin:
         return [part.detach().numpy() for part in (J, dy, each, H)]
 
 
-@pytest.fixture(scope="module")
+# It warns of what becomes of its own parts.
+in_torch = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture
 def torch():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of its own parts
-        return pytest.importorskip("torch", reason="PyTorch is the other side")
+    return pytest.importorskip("torch", reason="PyTorch is the other side")
 
 
 def check_against_torch(torch, net, X, y):
@@ -376,6 +378,7 @@ def check_against_torch(torch, net, X, y):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10 * max(1.0, np.abs(other).max()), err_msg=name)
 
 
+@in_torch
 @pytest.mark.parametrize("output, loss", OUTPUTS_AND_LOSSES)
 def test_losses_against_torch(torch, backend, output, loss):
     net, _ = make_net(
@@ -393,6 +396,7 @@ def test_losses_against_torch(torch, backend, output, loss):
         check_against_torch(torch, net, *make_examples(net, 12, classes=False))
 
 
+@in_torch
 @pytest.mark.parametrize("activation", HIDDEN_ACTIVATIONS)
 def test_activations_against_torch(torch, backend, activation):
     for sizes in ((5, 17, 8, 3), (3, 17, 8, 6)):
@@ -401,6 +405,7 @@ def test_activations_against_torch(torch, backend, activation):
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "tanh"])
+@in_torch
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
 def test_kinks_against_torch(torch, backend, activation, loss):
     net, _ = make_net((2, 3, 2), activation=activation, loss=loss, dtype="float64", backend=backend)

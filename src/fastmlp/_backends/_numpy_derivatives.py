@@ -57,9 +57,10 @@ class NumpyDerivatives:
         outputs = ACTIVATIONS[name](logits)
         unit = np.eye(logits.shape[1], dtype=logits.dtype)
         if name == "softmax":
-            return outputs[:, :, None] * (unit - outputs[:, None, :])
-        slopes: np.ndarray = DERIVATIVES[name](logits, outputs)[:, :, None] * unit
-        return slopes
+            result: np.ndarray = outputs[:, :, None] * (unit - outputs[:, None, :])
+        else:
+            result = DERIVATIVES[name](logits, outputs)[:, :, None] * unit
+        return result
 
     def jvp(self, X: np.ndarray, T: np.ndarray, Y: np.ndarray, dY: np.ndarray) -> None:
         name = self._architecture.output_activation
