@@ -108,3 +108,43 @@ static void chain_rows_by_factor(int64_t rows, int64_t vectors, const real *d, i
             store(a + at, load(d + i * d_row + j * LANES) * load(factor + at));
         }
 }
+
+/* f''(z), given z, a = f(z) and slope = f'(z). At a kink it is 0. Within 2.5 eps of its largest value, but for those that
+ * start from a rounded output or slope: tanh within 4.7, softplus 3.9, sigmoid 10. */
+INLINE vector second_derivative(const int64_t activation, vector z, vector a, vector slope) {
+    const vector zero = splat(0), one = splat(1), minus_two = splat(-2);
+    switch (activation) {
+    case ELU: return choose(a < zero, slope, zero);
+    case SOFTPLUS: return slope * (one - slope);
+    case SIGMOID: return slope * multiply_add(minus_two, a, one);
+    case TANH: return minus_two * a * slope;
+    case GELU: return gelu_second_derivative(z);
+    case SILU: return silu_second_derivative(z);
+    case EXP: return a;
+    default: return zero;
+    }
+}
+
+INLINE void bend_loop(const int64_t activation, int64_t rows, int64_t vectors, real *z, real *slope, real *tangent, real *bend, int64_t leading) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < vectors; j++) {
+            const int64_t at = i * leading + j * LANES;
+            const vector input = load(z + at), output = activate(activation, input), first = derivative(activation, input, output);
+            const vector t = load(tangent + at);
+            store(z + at, output);
+            store(slope + at, first);
+            store(bend + at, second_derivative(activation, input, output, first) * t);
+            store(tangent + at, first * t);
+        }
+}
+
+/* z, whose tangent is t, becomes f(z), whose tangent f'(z) t replaces t; slope becomes f'(z), and bend its tangent f''(z) t. */
+static void bend_rows(int64_t activation, int64_t rows, int64_t vectors, real *z, real *slope, real *tangent, real *bend, int64_t leading) {
+    switch (activation) {
+#define CASE(ACTIVATION) \
+    case ACTIVATION: bend_loop(ACTIVATION, rows, vectors, z, slope, tangent, bend, leading); return;
+        FOR_EACH_ACTIVATION(CASE)
+#undef CASE
+    default: bend_loop(IDENTITY, rows, vectors, z, slope, tangent, bend, leading); return;
+    }
+}

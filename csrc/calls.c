@@ -69,6 +69,18 @@ void fastmlp_apply(int64_t kernels, int64_t plan, int64_t update, int64_t gradie
 int64_t fastmlp_train(int64_t kernels, int64_t plan, int64_t workspace, int64_t examples, int64_t schedule, int64_t update, int64_t gradients, int64_t losses) {
     return table(kernels)->train(at(plan), at(workspace), at(examples), at(schedule), at(update), at(gradients), at(losses));
 }
+void fastmlp_jacobian(int64_t kernels, int64_t plan, int64_t derivatives, int64_t workspace, int64_t examples, int64_t n, int64_t out) {
+    table(kernels)->jacobian(at(plan), at(derivatives), at(workspace), at(examples), n, at(out));
+}
+void fastmlp_jvp(int64_t kernels, int64_t plan, int64_t derivatives, int64_t workspace, int64_t examples, int64_t n, int64_t t, int64_t y, int64_t dy) {
+    table(kernels)->jvp(at(plan), at(derivatives), at(workspace), at(examples), n, at(t), at(y), at(dy));
+}
+void fastmlp_gradients_per_example(int64_t kernels, int64_t plan, int64_t derivatives, int64_t workspace, int64_t examples, int64_t n, int64_t out) {
+    table(kernels)->gradients_per_example(at(plan), at(derivatives), at(workspace), at(examples), n, at(out));
+}
+void fastmlp_hvp(int64_t kernels, int64_t plan, int64_t derivatives, int64_t workspace, int64_t examples, int64_t n, int64_t v, int64_t out) {
+    table(kernels)->hvp(at(plan), at(derivatives), at(workspace), at(examples), n, at(v), at(out));
+}
 
 void fastmlp_forward_call(int64_t call, int64_t logits) {
     const fastmlp_call *c = at(call);

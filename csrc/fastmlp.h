@@ -67,6 +67,25 @@ typedef struct {
     int64_t dropout_step;
 } fastmlp_schedule;
 
+/* What derivatives need beside a plan in which every hidden layer has a factor. Offsets are in the same workspace. */
+typedef struct {
+    int64_t weights;   /* W_l by output: (n_out, leading of the inputs), the rows in whole lines */
+    int64_t direction; /* the same of a direction */
+    int64_t tangent;   /* (block_rows, leading): the derivative along a direction of the output */
+    int64_t bend;      /* the same of the factor */
+} fastmlp_layer_derivatives;
+
+typedef struct {
+    int64_t is_reverse; /* a Jacobian goes from the outputs to the inputs, where that takes the fewer products */
+    int64_t directions; /* rows that an example has on that way: outputs, or inputs where it goes forward */
+    int64_t jacobian_rows; /* examples that go forward together, and then back in parts ... */
+    int64_t part_rows;     /* ... of so many */
+    int64_t first_rows, second_rows, rows_stride; /* for each thread: (part_rows * directions, widest leading), twice */
+    int64_t gradient, gradient_tangent;           /* (block_rows, widest leading) */
+    int64_t widest;                               /* leading dimension, of inputs or layers */
+    fastmlp_layer_derivatives layers[];           /* n_layers of them */
+} fastmlp_derivatives;
+
 /* What one instruction set offers for one dtype. `workspace` belongs to the call while it runs.
  * A gradients arena, like the parameters', starts on a cache line; its padding must be zero. */
 typedef struct {
@@ -82,6 +101,14 @@ typedef struct {
     void (*apply)(const fastmlp_plan *, const fastmlp_update *, const void *gradients);
     /* gradients: an arena where a batch is larger than a block or the norm is clipped, else NULL. Returns the steps taken. */
     int64_t (*train)(const fastmlp_plan *, void *workspace, const fastmlp_examples *, const fastmlp_schedule *, const fastmlp_update *, void *gradients, double *losses);
+    /* out: contiguous (n, outputs, features) */
+    void (*jacobian)(const fastmlp_plan *, const fastmlp_derivatives *, void *workspace, const fastmlp_examples *, int64_t n, void *out);
+    /* t: contiguous (n, features); y and dy: (n, outputs) */
+    void (*jvp)(const fastmlp_plan *, const fastmlp_derivatives *, void *workspace, const fastmlp_examples *, int64_t n, const void *t, void *y, void *dy);
+    /* out: contiguous (n, parameters), in the order of `MLP.parameters` */
+    void (*gradients_per_example)(const fastmlp_plan *, const fastmlp_derivatives *, void *workspace, const fastmlp_examples *, int64_t n, void *out);
+    /* v and out: arenas */
+    void (*hvp)(const fastmlp_plan *, const fastmlp_derivatives *, void *workspace, const fastmlp_examples *, int64_t n, const void *v, void *out);
 } fastmlp_kernels;
 
 /* The arguments of a call: forward's, or those of a run of one step. */

@@ -12,3 +12,7 @@
 #include "dense.h"
 #include "loss.h"
 #include "network.h"
+#include "derivatives.h"
+
+const fastmlp_kernels KERNELS = {forward, layer_outputs, penalty, loss, gradients, backward, apply, train,
+                                 jacobian, jvp, gradients_per_example, hvp};

@@ -9,6 +9,7 @@ import fit_cases
 import numpy as np
 import test_activations
 import test_agreement
+import test_derivatives
 import test_forward
 import test_gradients
 import test_step
@@ -26,8 +27,10 @@ def check(backend):
             test_activations.test_accuracy(backend, dtype, name)
             test_activations.test_derivative(backend, dtype, name)
             test_gradients.test_every_hidden_activation(backend, dtype, name)
+            test_derivatives.test_every_hidden_activation(backend, dtype, name)
         for output, loss in OUTPUTS_AND_LOSSES:
             test_gradients.test_every_output_and_loss(backend, dtype, output, loss)
+            test_derivatives.test_every_output_and_loss(backend, dtype, output, loss)
         for sizes in test_forward.SIZES:
             test_forward.test_forward_of_odd_shapes(backend, dtype, sizes)
             test_gradients.test_odd_shapes(backend, dtype, sizes)
@@ -59,7 +62,8 @@ def digest(backend):
                 )
                 X, y = make_examples(net, 45)
                 gradients = net.backward(X, np.ones((45, 5), dtype=dtype), input_gradient=True)
-                for array in (net.forward(X), net.logits(X), gradients.flat, gradients.input):
+                further = test_derivatives.everything(net, X, y)
+                for array in (net.forward(X), net.logits(X), gradients.flat, gradients.input, *further):
                     hashed.update(array.tobytes())
                 optimizer = Adam(clip_norm=1.0) if activation == "tanh" else SGD(lr=0.05, momentum=0.5)
                 history = net.fit(X, y, optimizer=optimizer, epochs=3, batch_size=16)

@@ -90,6 +90,20 @@ DERIVATIVES = {
     "exp": lambda z: exp(z),
 }
 
+# At a kink 0, as in PyTorch.
+SECOND_DERIVATIVES = {
+    "identity": lambda z: 0.0,
+    "relu": lambda z: 0.0,
+    "leaky_relu": lambda z: 0.0,
+    "elu": lambda z: exp(z) if z < 0.0 else 0.0,
+    "softplus": lambda z: sigmoid(z) * sigmoid(-z),
+    "sigmoid": lambda z: sigmoid(z) * sigmoid(-z) * (sigmoid(-z) - sigmoid(z)),
+    "tanh": lambda z: -2.0 * math.tanh(z) * DERIVATIVES["tanh"](z),
+    "gelu": lambda z: (2.0 - z * z) * normal_density(z),
+    "silu": lambda z: sigmoid(z) * sigmoid(-z) * (2.0 + z * (sigmoid(-z) - sigmoid(z))),
+    "exp": lambda z: exp(z),
+}
+
 
 def log_sum_exp(row):
     top = max(row)
@@ -316,6 +330,117 @@ def backward(net, X, dY):
         dz = output_gradient_to_logits(net.output_activation, zs[-1], outputs[-1], dY[row])
         dX[row] = backward_one(net, x, zs, outputs, dz, None, row, gradients)
     return gradients[0], gradients[1], dX
+
+
+# Further derivatives. ------------------------------------------------------------------------------------
+
+
+def jacobian(net, X):
+    """d y_hat_k / d x_j of each example, (n, n_L, n_0): one way back for each output."""
+    n_outputs = net.layer_sizes[-1]
+    result = np.zeros((len(X), n_outputs, net.layer_sizes[0]))
+    for row, x in enumerate(X):
+        zs, outputs = trace_one(net, x)
+        for k in range(n_outputs):
+            dY = [float(j == k) for j in range(n_outputs)]
+            dz = output_gradient_to_logits(net.output_activation, zs[-1], outputs[-1], dY)
+            result[row, k] = backward_one(net, x, zs, outputs, dz, None, row, zero_gradients(net))
+    return result
+
+
+def jvp(net, X, T):
+    """d y_hat along T of each example, (n, n_L): one way forward."""
+    result = np.zeros((len(X), net.layer_sizes[-1]))
+    for row, x in enumerate(X):
+        zs, outputs = trace_one(net, x)
+        tangent = [float(value) for value in T[row]]
+        for layer in range(1, net.n_layers + 1):
+            weights, name = net.weights[layer - 1].tolist(), net.activation_of(layer)
+            tangent = [sum(w * t for w, t in zip(unit, tangent)) for unit in weights]
+            if name == "softmax":
+                inner = sum(p * t for p, t in zip(outputs[-1], tangent))
+                tangent = [p * (t - inner) for p, t in zip(outputs[-1], tangent)]
+            else:
+                tangent = [DERIVATIVES[name](z) * t for z, t in zip(zs[layer - 1], tangent)]
+        result[row] = tangent
+    return result
+
+
+def gradients_per_example(net, X, y, sample_weight=None):
+    """The gradient of each weighted local loss, no penalty: pairs of lists over layers, one for each example."""
+    result = []
+    for row, x in enumerate(X):
+        zs, outputs = trace_one(net, x)
+        weight = 1.0 if sample_weight is None else float(sample_weight[row])
+        dz = logit_gradient(net.loss, net.output_activation, zs[-1], outputs[-1], y[row])
+        result.append(zero_gradients(net))
+        backward_one(net, x, zs, outputs, [weight * value for value in dz], None, row, result[-1])
+    return result
+
+
+def logit_gradient_tangent(loss, output_activation, logits, outputs, y, tangent):
+    """The derivative of logit_gradient along a tangent of the logits."""
+    k = len(logits)
+    if loss == "cross_entropy":
+        p = softmax(logits)
+        total = 1.0 if np.ndim(y) == 0 else sum(y)
+        inner = sum(p[j] * tangent[j] for j in range(k))
+        return [total * p[j] * (tangent[j] - inner) for j in range(k)]
+    result = []
+    for j in range(k):
+        difference = outputs[j] - y[j]
+        if loss == "bce":
+            curvature = DERIVATIVES["sigmoid"](logits[j])
+        elif loss == "poisson":
+            curvature = exp(logits[j])
+        else:
+            if loss == "mse":
+                first, second = 2.0 * difference, 2.0
+            elif loss == "mae":
+                first, second = float(difference > 0.0) - float(difference < 0.0), 0.0
+            else:
+                first, second = min(max(difference, -1.0), 1.0), float(abs(difference) < 1.0)
+            slope = DERIVATIVES[output_activation](logits[j])
+            curvature = second * slope**2 + first * SECOND_DERIVATIVES[output_activation](logits[j])
+        result.append(curvature * tangent[j] / k)
+    return result
+
+
+def hvp(net, X, y, v_weights, v_biases, sample_weight=None):
+    """The derivatives of the gradients by weights and by biases along a direction of the parameters."""
+    h_weights, h_biases = zero_gradients(net)
+    n = len(X)
+    for row, x in enumerate(X):
+        zs, outputs = trace_one(net, x)
+        below = [np.array(x, dtype=np.float64), *map(np.array, outputs[:-1])]
+        below_tangents, z_tangents = [np.zeros(len(x))], []
+        for layer in range(1, net.n_layers + 1):
+            z_tangents.append(
+                v_weights[layer - 1] @ below[layer - 1]
+                + v_biases[layer - 1]
+                + net.weights[layer - 1] @ below_tangents[layer - 1]
+            )
+            if layer < net.n_layers:
+                slope = elementwise(DERIVATIVES[net.activation_of(layer)], np.array(zs[layer - 1]))
+                below_tangents.append(slope * z_tangents[-1])
+        weight = (1.0 if sample_weight is None else float(sample_weight[row])) / n
+        end = (net.loss, net.output_activation, zs[-1], outputs[-1], y[row])
+        dz = weight * np.array(logit_gradient(*end))
+        dz_tangent = weight * np.array(logit_gradient_tangent(*end, z_tangents[-1]))
+        for layer in range(net.n_layers, 0, -1):
+            h_weights[layer - 1] += np.outer(dz_tangent, below[layer - 1]) + np.outer(dz, below_tangents[layer - 1])
+            h_biases[layer - 1] += dz_tangent
+            if layer == 1:
+                break
+            da = dz @ net.weights[layer - 1]
+            da_tangent = dz_tangent @ net.weights[layer - 1] + dz @ v_weights[layer - 1]
+            name, z = net.activation_of(layer - 1), np.array(zs[layer - 2])
+            slope, bend = elementwise(DERIVATIVES[name], z), elementwise(SECOND_DERIVATIVES[name], z)
+            dz_tangent = da_tangent * slope + da * bend * z_tangents[layer - 2]
+            dz = da * slope
+    for result, v in zip(h_weights, v_weights):
+        result += net.l2 * v
+    return h_weights, h_biases
 
 
 # The same with matrix products. --------------------------------------------------------------------------

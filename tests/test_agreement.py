@@ -105,12 +105,15 @@ def check_same_bits(make, X, y, weight=None):
     c, numba = make("c"), make("numba")
     assert_same_bits(c.parameters, numba.parameters)
     dY = np.random.default_rng(1).normal(size=(len(X), c.layer_sizes[-1])).astype(c.dtype)
+    V = np.random.default_rng(2).normal(size=c.n_parameters)
     for call in (
         lambda net: [net.forward(X), net.logits(X), net.forward(X[0]), *net.activations_of(X)],
         lambda net: [net.loss(X, y, weight), net.penalty()],
         lambda net: list(values(net.loss_and_gradients(X, y, weight))),
         lambda net: list(values(net.loss_and_gradients(X, y, weight, training=True))),
         lambda net: [net.backward(X, dY, input_gradient=True).flat, net.backward(X, dY, input_gradient=True).input],
+        lambda net: [net.jacobian(X), *net.jvp(X, X[::-1])],
+        lambda net: [net.gradients_per_example(X, y, weight).flat, net.hvp(X, y, V, weight).flat],
     ):
         for actual, expected in zip(call(c), call(numba)):
             assert_same_bits(actual, expected)

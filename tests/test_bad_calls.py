@@ -298,6 +298,12 @@ def calls_with_examples():
         lambda s, value: s.net.backward(value, np.zeros((5, 3))),
         lambda s, value: s.adam.step(s.net, value, Y),
         lambda s, value: s.net.fit(value, Y, optimizer=s.adam),
+        lambda s, value: s.net.hvp(value, Y, s.gradients),
+    ]
+    with_X_or_none = [
+        lambda s, value: s.net.jacobian(value),
+        lambda s, value: s.net.jvp(value, X),
+        lambda s, value: s.net.gradients_per_example(value, Y),
     ]
     with_y = [
         lambda s, value: s.net.accuracy(X, value),
@@ -305,16 +311,20 @@ def calls_with_examples():
         lambda s, value: s.net.loss_and_gradients(X, value, training=True),
         lambda s, value: s.adam.step(s.net, X, value),
         lambda s, value: s.net.fit(X, value, optimizer=s.adam),
+        lambda s, value: s.net.gradients_per_example(X, value),
+        lambda s, value: s.net.hvp(X, value, s.gradients),
     ]
     with_weight = [
         lambda s, value: s.net.loss(X, Y, value),
         lambda s, value: s.net.loss_and_gradients(X, Y, value, training=True),
         lambda s, value: s.adam.step(s.net, X, Y, value),
         lambda s, value: s.net.fit(X, Y, optimizer=s.adam, sample_weight=value),
+        lambda s, value: s.net.gradients_per_example(X, Y, value),
+        lambda s, value: s.net.hvp(X, Y, s.gradients, value),
     ]
     with_out = [lambda s, value: s.net.forward(X, out=value), lambda s, value: s.net.logits(X, value)]
     for group, values in (
-        (with_X, WRONG_INPUTS),
+        (with_X + with_X_or_none, WRONG_INPUTS),
         (with_y, WRONG_TARGETS),
         (with_weight, WRONG_WEIGHTS),
         (with_out, WRONG_OUTS),
@@ -344,6 +354,30 @@ def calls_with_examples():
         (np.zeros((5, 3), dtype=complex), TypeError, "dY has dtype complex128"),
     ):
         yield lambda s, dY=dY: s.net.backward(X, dY), error, text
+    yield lambda s: s.net.gradients_per_example(X[:4], Y), ValueError, "y has 5 rows; X has 4"
+    for T, error, text in (
+        (X[:4], ValueError, "T has shape (4, 4); expected (5, 4), that of X"),
+        (X[:, :3], ValueError, "T has shape (5, 3); expected (5, 4), that of X"),
+        (ROW, ValueError, "T has shape (4,); expected (5, 4), that of X"),
+        (1.0, ValueError, "T has shape (); expected (5, 4), that of X"),
+        (None, TypeError, "T has dtype object"),
+        (objects((5, 4)), TypeError, "T has dtype object"),
+        (X * 1j, TypeError, "T has dtype complex128"),
+        (np.ma.masked_array(X, X > 0), TypeError, "T is a masked array"),
+    ):
+        yield lambda s, T=T: s.net.jvp(X, T), error, text
+    yield lambda s: s.net.jvp(ROW, X[:1]), ValueError, "T has shape (1, 4); expected (4,), that of X"
+    other = MLP([4, 5, 3]).loss_and_gradients(X, np.zeros((5, 3)))[1]
+    for V, error, text in (
+        (np.zeros(50), ValueError, "V has shape (50,); expected (51,)"),
+        (np.zeros((51, 1)), ValueError, "V has shape (51, 1); expected (51,)"),
+        (0.0, ValueError, "V has shape (); expected (51,)"),
+        (None, TypeError, "V has dtype object"),
+        (objects(51), TypeError, "V has dtype object"),
+        (np.zeros(51) * 1j, TypeError, "V has dtype complex128"),
+        (other, ValueError, "V belongs to a network of the layer sizes [4, 5, 3]; this network has [4, 6, 3]"),
+    ):
+        yield lambda s, V=V: s.net.hvp(X, Y, V), error, text
     for flag in (1, None, "yes"):
         yield lambda s, flag=flag: s.net.backward(X, np.zeros((5, 3)), flag), TypeError, "input_gradient is"
         yield lambda s, flag=flag: s.net.loss_and_gradients(X, Y, training=flag), TypeError, "training is"

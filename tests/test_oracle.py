@@ -1,11 +1,12 @@
 """The oracle against published vectors, against its own vectorised twin, and against central differences."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import oracle
 import pytest
-from support import HIDDEN_ACTIVATIONS, OUTPUTS_AND_LOSSES
+from support import HIDDEN_ACTIVATIONS, LOSS_OF_OUTPUT, OUTPUT_ACTIVATIONS, OUTPUTS_AND_LOSSES
 
 
 def random_net(layer_sizes, activation, output, loss, seed=0, **settings):
@@ -54,6 +55,56 @@ def test_derivatives_are_central_differences(name):
         f = oracle.ACTIVATIONS[name]
         expected = (f(z + h) - f(z - h)) / (2 * h)
         assert oracle.DERIVATIVES[name](z) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", HIDDEN_ACTIVATIONS + ("exp",))
+def test_second_derivatives_are_central_differences(name):
+    for z in (-30.0, -3.1, -1.0, -0.2, 0.3, 1.0, 2.7, 20.0):
+        h = 1e-5
+        f = oracle.DERIVATIVES[name]
+        expected = (f(z + h) - f(z - h)) / (2 * h)
+        assert oracle.SECOND_DERIVATIVES[name](z) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("output, loss", OUTPUTS_AND_LOSSES)
+@pytest.mark.parametrize("activation", ["tanh", "silu"])
+def test_hvp_is_the_central_difference_of_gradients(activation, output, loss):
+    net = random_net((3, 5, 4, 2), activation, output, loss, l1=0.01, l2=0.1)
+    X, y = random_examples(net, 4)
+    weight = np.array([0.5, 2.0, -1.0, 1.5])
+    random = np.random.default_rng(1)
+    v_weights = [random.normal(size=w.shape) for w in net.weights]
+    v_biases = [random.normal(size=b.shape) for b in net.biases]
+    h = 1e-5
+    up, down = (
+        oracle.loss_and_gradients(
+            replace(
+                net,
+                weights=[w + s * h * v for w, v in zip(net.weights, v_weights)],
+                biases=[b + s * h * v for b, v in zip(net.biases, v_biases)],
+            ),
+            X,
+            y,
+            weight,
+        )
+        for s in (1, -1)
+    )
+    actual = oracle.hvp(net, X, y, v_weights, v_biases, weight)
+    for part in (0, 1):
+        for layer in range(net.n_layers):
+            expected = (up[part + 1][layer] - down[part + 1][layer]) / (2 * h)
+            np.testing.assert_allclose(actual[part][layer], expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("output", OUTPUT_ACTIVATIONS)
+def test_jacobians_are_central_differences(output):
+    net = random_net((3, 5, 4, 2), "silu", output, LOSS_OF_OUTPUT.get(output, "mse"))
+    X, _ = random_examples(net, 4)
+    T = np.random.default_rng(1).normal(size=X.shape)
+    h = 1e-5
+    expected = (oracle.forward(net, X + h * T) - oracle.forward(net, X - h * T)) / (2 * h)
+    np.testing.assert_allclose(oracle.jvp(net, X, T), expected, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(np.einsum("nkj,nj->nk", oracle.jacobian(net, X), T), expected, rtol=1e-6, atol=1e-8)
 
 
 def test_known_values_of_activations():

@@ -8,7 +8,7 @@ from fastmlp._backends import available_backends
 from fastmlp._checkpoint import Checkpoint
 from fastmlp._config import show_config
 from fastmlp._early_stopping import EarlyStopping
-from fastmlp._gradients import Gradients
+from fastmlp._gradients import Gradients, GradientsPerExample
 from fastmlp._history import History
 from fastmlp._minibatches import minibatches
 from fastmlp._mlp import MLP
@@ -24,6 +24,7 @@ __all__ = [
     "Checkpoint",
     "EarlyStopping",
     "Gradients",
+    "GradientsPerExample",
     "History",
     "RMSprop",
     "__version__",

@@ -226,6 +226,12 @@ def check_targets(y: Any, n: int, architecture: Architecture, *, single: bool = 
     return array
 
 
+def check_some(n: int) -> None:
+    """Raise ValueError unless there are examples."""
+    if n == 0:
+        raise ValueError("X has no examples")
+
+
 def check_length(name: str, array: Any, n: int) -> None:
     """Raise ValueError unless ``array`` has an entry for each of the n examples."""
     if array.shape[0] != n:

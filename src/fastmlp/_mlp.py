@@ -1,7 +1,7 @@
 """MLP, the network: its construction, what can be computed with it, copies and files.
 
-Its parameters are read and written in _parametrized.py; training loops stand in _fit.py and _optimizers.py, the
-arithmetic in _backends.
+Its parameters are read and written in _parametrized.py, its derivatives computed in _differentiable.py; training loops
+stand in _fit.py and _optimizers.py, the arithmetic in _backends.
 """
 
 import copy
@@ -20,19 +20,18 @@ from fastmlp._checks import (
     check_architecture,
     check_initializer,
     check_inputs,
-    check_numbers,
     check_out,
     check_path,
     check_sample_weight,
+    check_some,
     check_targets,
     is_sliced,
     spawn_streams,
 )
-from fastmlp._gradients import Gradients
+from fastmlp._differentiable import Differentiable
 from fastmlp._initializers import Initializer, initialize
 from fastmlp._layout import Layout
-from fastmlp._numbers import check_flag, check_whole
-from fastmlp._parametrized import Parametrized
+from fastmlp._numbers import check_whole
 from fastmlp._quick_checks import FLOAT64, QuickChecks
 from fastmlp._row_blocks import comes_in_blocks, loss_in_blocks, row_blocks
 
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from fastmlp._optimizers import Optimizer
 
 
-class MLP(Parametrized):
+class MLP(Differentiable):
     """A multi-layer perceptron y_hat = f_L(W_L f_{L-1}( ... f_1(W_1 x + b_1) ... ) + b_L).
 
     Layer 0 is the input. W_l has shape (n_l, n_{l-1}), b_l has shape (n_l,). A batch X has shape
@@ -294,7 +293,7 @@ class MLP(Parametrized):
         actual = np.atleast_1d(self.predict(X))
         single = (len(X.shape) if is_sliced(X) else np.ndim(X)) == 1
         n = 1 if single else actual.shape[0]
-        _check_some(n)
+        check_some(n)
         targets = check_targets(y, n, self._architecture, single=single)
         if self.output_activation == "sigmoid":
             return float(np.mean(actual.reshape(targets.shape) == (targets > 0.5)))
@@ -307,7 +306,7 @@ class MLP(Parametrized):
         self._engine.layer_outputs(batch, outputs)
         return tuple(output[0] for output in outputs) if single else tuple(outputs)
 
-    # --- losses and gradients ---
+    # --- losses ---
 
     def penalty(self) -> float:
         """l1 sum|W| + l2/2 sum W^2, which is part of every loss."""
@@ -332,73 +331,6 @@ class MLP(Parametrized):
         if comes_in_blocks(X):
             return loss_in_blocks(self, X, y, sample_weight)
         return self._engine.loss(self._checked_examples(X, y, sample_weight))
-
-    def loss_and_gradients(
-        self, X: Any, y: Any, sample_weight: Any = None, training: bool = False
-    ) -> tuple[float, Gradients]:
-        """The loss of a batch and its exact gradient, penalty included.
-
-        Parameters
-        ----------
-        X, y, sample_weight
-            As for `loss`; a sparse X is made dense at once.
-        training : bool, default False
-            Whether dropout acts, as in an optimizer's step; each such call uses the next masks.
-
-        Returns
-        -------
-        loss : float
-        gradients : Gradients
-        """
-        examples = self._checked_examples(X, y, sample_weight)
-        arena = self._layout.arena()
-        step = None
-        if check_flag("training", training):
-            step = self._dropout_step
-            self._dropout_step += 1
-        loss = self._engine.gradients(examples, arena, step)
-        return loss, Gradients(self._layout, arena)
-
-    def backward(self, X: Any, dY: Any, input_gradient: bool = False) -> Gradients:
-        """The gradients of any loss of your own, from its derivative with respect to the outputs.
-
-        Without penalty and without dropout.
-
-        Parameters
-        ----------
-        X : array of shape (n, n_0), or (n_0,)
-        dY : array of shape (n, n_L), or (n_L,)
-            dL/dy_hat; a mean over the batch has its 1/n in there.
-        input_gradient : bool, default False
-            Whether the result's ``input`` holds dL/dX, too.
-
-        Returns
-        -------
-        Gradients
-        """
-        batch, single = check_inputs(X, self._n_inputs, self._dtype)
-        derivative = check_numbers("dY", dY, self._dtype)
-        expected = (len(batch), self._n_outputs)
-        if derivative.shape != expected[single:]:
-            raise ValueError(f"dY has shape {derivative.shape}; expected {expected[single:]}, that of the outputs")
-        derivative = np.ascontiguousarray(derivative.reshape(expected), dtype=self._dtype)
-        arena = self._layout.arena()
-        dX = np.zeros(batch.shape, self._dtype) if check_flag("input_gradient", input_gradient) else None
-        if len(batch):
-            self._engine.backward(batch, derivative, arena, dX)
-        return Gradients(self._layout, arena, dX[0] if dX is not None and single else dX)
-
-    def _checked_examples(self, X: Any, y: Any, sample_weight: Any = None) -> Examples:
-        """At least one example, as engines take them."""
-        if sample_weight is None and (quick := self._quick_checks.targets(X, y)) is not None:
-            return Examples(X, quick, None)
-        batch, single = check_inputs(X, self._n_inputs, self._dtype)
-        n = len(batch)
-        _check_some(n)
-        if single and sample_weight is not None:
-            sample_weight = np.reshape(sample_weight, (1,)) if np.size(sample_weight) == 1 else sample_weight
-        targets = check_targets(y, n, self._architecture, single=single)
-        return Examples(batch, targets, check_sample_weight(sample_weight, n))
 
     # --- training ---
 
@@ -593,8 +525,3 @@ class MLP(Parametrized):
             for name, parameters in _files.named(net._weights, net._biases).items():
                 file.read_into(parameters, name)
         return net
-
-
-def _check_some(n: int) -> None:
-    if n == 0:
-        raise ValueError("X has no examples")

@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from typing import Self
 
 import numpy as np
 
@@ -51,6 +52,14 @@ class CKernels:
         self.backward = partial(lib.fastmlp_backward, table)
         self.apply = partial(lib.fastmlp_apply, table)
         self.train = partial(lib.fastmlp_train, table)
+        self.jacobian = partial(lib.fastmlp_jacobian, table)
+        self.jvp = partial(lib.fastmlp_jvp, table)
+        self.gradients_per_example = partial(lib.fastmlp_gradients_per_example, table)
+        self.hvp = partial(lib.fastmlp_hvp, table)
+
+    def derivatives(self) -> Self:
+        """Further kernels: these."""
+        return self
 
 
 class CEngine(CompiledEngine):

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastmlp._architecture import Architecture
+from fastmlp._backends._compiled_derivatives import CompiledDerivatives, DerivativeKernels
 from fastmlp._backends._engine import Examples, Schedule
 from fastmlp._backends._plan import (
     INFERENCE_ROWS,
@@ -47,6 +48,7 @@ class Kernels(Protocol):
         self, plan: int, workspace: int, examples: int, schedule: int, update: int, gradients: int, losses: int
     ) -> int: ...
     def step_call(self, call: int, dropout_step: int) -> float: ...
+    def derivatives(self) -> DerivativeKernels: ...
 
 
 class Workspace:
@@ -193,6 +195,7 @@ class CompiledEngine:
         self._trainer: Workspace | None = None
         self._step_calls: dict[tuple[int, ...], StepCall] = {}
         self._accumulator: np.ndarray | None = None
+        self._derivatives: CompiledDerivatives | None = None
 
     # --- forward ---
 
@@ -264,6 +267,19 @@ class CompiledEngine:
         mine = self._take_workspace()
         self._kernels.backward(self._training.address, mine.address, address(record), len(X), *map(address, arrays))
         self._training_workspaces.append(mine)
+
+    def derivatives(self) -> CompiledDerivatives:
+        if self._derivatives is None:
+            plan = self._training.record[0]
+            self._derivatives = CompiledDerivatives(
+                self._kernels.derivatives(),
+                self._architecture,
+                self._layout,
+                self._parameters,
+                int(plan["seed"]),
+                int(plan["n_threads"]),
+            )
+        return self._derivatives
 
     # --- training ---
 

@@ -42,6 +42,23 @@ class Schedule(NamedTuple):
     table: np.ndarray
 
 
+class Derivatives(Protocol):
+    """Derivatives of a net beyond the gradient, without dropout. Arrays are C-contiguous and of the net's dtype, X and
+    examples apart; there is one example at least."""
+
+    def jacobian(self, X: np.ndarray, out: np.ndarray) -> None:
+        """d y_hat / d x of each example into ``out`` (n, n_L, n_0)."""
+
+    def jvp(self, X: np.ndarray, T: np.ndarray, Y: np.ndarray, dY: np.ndarray) -> None:
+        """y_hat into ``Y``, and its derivative along ``T`` (n, n_0) into ``dY``, (n, n_L) both."""
+
+    def gradients_per_example(self, examples: Examples, out: np.ndarray) -> None:
+        """The gradient of each example's weighted loss, without penalty, into ``out`` (n, n_parameters)."""
+
+    def hvp(self, examples: Examples, direction: np.ndarray, out: np.ndarray) -> None:
+        """The derivative along the arena ``direction`` of what `gradients` computes, into the arena ``out``."""
+
+
 class Engine(Protocol):
     """A backend at work on one net: an Architecture, its Layout and its arena of parameters."""
 
@@ -71,6 +88,9 @@ class Engine(Protocol):
 
         ``gradients`` is overwritten, and so is ``dX`` (n, n_0), C-contiguous, where it is given.
         """
+
+    def derivatives(self) -> Derivatives:
+        """Further derivatives; made when first wanted, for they need a workspace of their own."""
 
     def apply(self, update: Update, gradients: np.ndarray) -> None:
         """One update of the parameters and of the optimizer's state; ``gradients`` stays as it is."""

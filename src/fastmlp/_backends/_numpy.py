@@ -8,6 +8,7 @@ import numpy as np
 
 from fastmlp._architecture import Architecture
 from fastmlp._backends._engine import Examples, Schedule
+from fastmlp._backends._numpy_derivatives import NumpyDerivatives
 from fastmlp._backends._numpy_functions import (
     ACTIVATIONS,
     DERIVATIVES,
@@ -118,6 +119,9 @@ class NumpyEngine:
                 dZ_1 = self._backward_pass(memory, dZ, sums)
                 if dX is not None:
                     dX[block] = dZ_1 @ self._matrices[0][:-1].T
+
+    def derivatives(self) -> NumpyDerivatives:
+        return NumpyDerivatives(self._architecture, self._layout, self._matrices)
 
     def apply(self, update: Update, gradients: np.ndarray) -> None:
         lr, eps = float(update.scalars[LR]), float(update.scalars[EPS])

@@ -126,6 +126,33 @@ DERIVATIVES: dict[str, Derivative] = {
 }
 
 
+def silu_second_derivative(z: np.ndarray, a: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    wide = np.clip(z, -SATURATED, SATURATED).astype(np.float64)
+    s, rest = sigmoid(wide), sigmoid(-wide)
+    return (s * rest * (2.0 + wide * (rest - s))).astype(z.dtype)
+
+
+def gelu_second_derivative(z: np.ndarray, a: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    wide = np.clip(z, -SATURATED, SATURATED).astype(np.float64)
+    return (normal_density(wide) * (2.0 - wide * wide)).astype(z.dtype)
+
+
+# d slope / d input from the input z, the output a and the slope f'(z); at a kink it is 0.
+SecondDerivative = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+SECOND_DERIVATIVES: dict[str, SecondDerivative] = {
+    "identity": lambda z, a, slope: np.zeros_like(z),
+    "relu": lambda z, a, slope: np.zeros_like(z),
+    "leaky_relu": lambda z, a, slope: np.zeros_like(z),
+    "elu": lambda z, a, slope: np.where(a < 0.0, slope, z.dtype.type(0.0)),
+    "softplus": lambda z, a, slope: slope * (1.0 - slope),
+    "sigmoid": lambda z, a, slope: slope * (1.0 - 2.0 * a),
+    "tanh": lambda z, a, slope: -2.0 * a * slope,
+    "gelu": gelu_second_derivative,
+    "silu": silu_second_derivative,
+    "exp": lambda z, a, slope: a,
+}
+
+
 def huber_term(d: np.ndarray) -> np.ndarray:
     size = np.abs(d)
     return np.where(size <= 1.0, 0.5 * d * d, size - 0.5)
@@ -174,6 +201,24 @@ def loss_gradient(loss: str, output_activation: str, z: np.ndarray, y: np.ndarra
     elif loss == "huber":
         d = np.clip(d, -1.0, 1.0)
     return d * DERIVATIVES[output_activation](z, a)
+
+
+def loss_gradient_tangent(loss: str, output_activation: str, z: np.ndarray, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """The derivative of ``loss_gradient`` along the tangents ``t`` of the logits, (n, k)."""
+    a = ACTIVATIONS[output_activation](z)
+    if loss == "cross_entropy":
+        total = y.sum(axis=1, keepdims=True) if y.ndim == 2 else 1.0
+        return total * a * (t - (a * t).sum(axis=1, keepdims=True))
+    slope = DERIVATIVES[output_activation](z, a)
+    if loss in ("bce", "poisson"):
+        return slope * t
+    d = a - y
+    curvature: np.ndarray | float = 1.0
+    if loss == "mae":
+        d, curvature = np.sign(d), 0.0
+    elif loss == "huber":
+        d, curvature = np.clip(d, -1.0, 1.0), (np.abs(d) < 1.0).astype(z.dtype)
+    return (curvature * slope * slope + d * SECOND_DERIVATIVES[output_activation](z, a, slope)) * t
 
 
 def gradient_factor(loss: str, n_outputs: int) -> float:

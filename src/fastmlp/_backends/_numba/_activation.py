@@ -7,10 +7,12 @@ from fastmlp._backends._numba._elementary import (
     exponential_minus_one,
     gelu,
     gelu_derivative,
+    gelu_second_derivative,
     hyperbolic_tangent,
     logistic,
     silu,
     silu_derivative,
+    silu_second_derivative,
     softplus,
 )
 from fastmlp._backends._numba._structs import (
@@ -204,3 +206,75 @@ def chain_rows_by_factor(rows: int, vectors: int, d: Reals, d_row: int, factor: 
         for j in range(vectors):
             at = i * leading + j * lanes(a)
             store(a + at, load(d + (i * d_row + j * lanes(a))) * load(factor + at))
+
+
+@inline
+def second_derivative(activation: int, z: Vector, a: Vector, slope: Vector) -> Vector:
+    """f''(z), given z, a = f(z) and slope = f'(z). At a kink it is 0.
+
+    Within 2.5 eps of its largest value, but for those that start from a rounded output or slope: tanh within 4.7,
+    softplus 3.9, sigmoid 10.
+    """
+    zero = splat(0, z)
+    one = splat(1, z)
+    minus_two = splat(-2, z)
+    if activation == ELU:
+        return choose(a < zero, slope, zero)
+    if activation == SOFTPLUS:
+        return slope * (one - slope)
+    if activation == SIGMOID:
+        return slope * multiply_add(minus_two, a, one)
+    if activation == TANH:
+        return minus_two * a * slope
+    if activation == GELU:
+        return gelu_second_derivative(z)
+    if activation == SILU:
+        return silu_second_derivative(z)
+    if activation == EXP:
+        return a
+    return zero
+
+
+@inline
+def bend_loop(
+    activation: int, rows: int, vectors: int, z: Reals, slope: Reals, tangent: Reals, bend: Reals, leading: int
+) -> None:
+    for i in range(rows):
+        for j in range(vectors):
+            at = i * leading + j * lanes(z)
+            before = load(z + at)
+            output = activate(activation, before)
+            first = derivative(activation, before, output)
+            t = load(tangent + at)
+            store(z + at, output)
+            store(slope + at, first)
+            store(bend + at, second_derivative(activation, before, output, first) * t)
+            store(tangent + at, first * t)
+
+
+@kernel
+def bend_rows(
+    activation: int, rows: int, vectors: int, z: Reals, slope: Reals, tangent: Reals, bend: Reals, leading: int
+) -> None:
+    """z, whose tangent is t, becomes f(z), whose tangent f'(z) t replaces t; slope becomes f'(z), and bend its tangent
+    f''(z) t."""
+    if activation == RELU:
+        bend_loop(RELU, rows, vectors, z, slope, tangent, bend, leading)
+    elif activation == LEAKY_RELU:
+        bend_loop(LEAKY_RELU, rows, vectors, z, slope, tangent, bend, leading)
+    elif activation == ELU:
+        bend_loop(ELU, rows, vectors, z, slope, tangent, bend, leading)
+    elif activation == SOFTPLUS:
+        bend_loop(SOFTPLUS, rows, vectors, z, slope, tangent, bend, leading)
+    elif activation == SIGMOID:
+        bend_loop(SIGMOID, rows, vectors, z, slope, tangent, bend, leading)
+    elif activation == TANH:
+        bend_loop(TANH, rows, vectors, z, slope, tangent, bend, leading)
+    elif activation == GELU:
+        bend_loop(GELU, rows, vectors, z, slope, tangent, bend, leading)
+    elif activation == SILU:
+        bend_loop(SILU, rows, vectors, z, slope, tangent, bend, leading)
+    elif activation == EXP:
+        bend_loop(EXP, rows, vectors, z, slope, tangent, bend, leading)
+    else:
+        bend_loop(IDENTITY, rows, vectors, z, slope, tangent, bend, leading)

@@ -20,12 +20,13 @@ _HERE = Path(__file__).parent
 _OWN_FOLDER = _HERE / "__pycache__"
 _PACKAGE = _HERE.parent.parent
 # What the kernels take from the rest of the package.
-_OTHER_SOURCES = ("_activations.py", "_losses.py", "_update.py", "_backends/_plan.py")
+_OTHER_SOURCES = ("_activations.py", "_losses.py", "_update.py", "_backends/_plan.py", "_backends/_derivative_plan.py")
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def load(dtype: str, target: Target) -> bytes | None:
-    """The object kept for a dtype and a target, if there is a sound one."""
+    """The object kept for a dtype (behind the name of a part that is compiled by itself) and a target, if there is a
+    sound one."""
     with suppress(OSError):
         name = _file_name(dtype, target, _first_digest())
         for folder in _folders():

@@ -336,3 +336,24 @@ def silu_derivative(x: Vector) -> Vector:
     above = exponential_minus_one_near_zero(reduce(-x, shifted)) + splat(1, x)
     inverse = splat(1, x) / (power + above)
     return power * inverse * multiply_add(x, above * inverse, splat(1, x))
+
+
+@inline
+def gelu_second_derivative(x: Vector) -> Vector:
+    """density(x) (2 - x^2)."""
+    magnitude = at_most(absolute(x), NORMAL_END(x))
+    _, density = normal_cdf_and_density(x)
+    return density * multiply_add(-magnitude, magnitude, splat(2, x))
+
+
+@inline
+def silu_second_derivative(x: Vector) -> Vector:
+    """s (1 - s) (2 + x (1 - 2 s)) with s = logistic(x) and 1 - s as in silu_derivative."""
+    x = at_least(at_most(x, splat(40, x)), _logistic_lowest(x))
+    shifted = round_exponent(-x)
+    power = power_of_half(shifted)
+    above = exponential_minus_one_near_zero(reduce(-x, shifted)) + splat(1, x)
+    inverse = splat(1, x) / (power + above)
+    s = power * inverse
+    rest = above * inverse
+    return s * rest * multiply_add(x, rest - s, splat(2, x))

@@ -2,8 +2,9 @@
 
 import math
 import threading
+from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cffi
 import llvmlite.binding as llvm
@@ -12,6 +13,9 @@ import numpy as np
 from fastmlp._backends._numba import _cache
 from fastmlp._backends._numba._pool import Members, Pool
 from fastmlp._backends._numba._target import Target, find_target, limit, target_machine
+
+if TYPE_CHECKING:
+    from fastmlp._backends._numba._derivative_kernels import NumbaDerivativeKernels
 
 # Addresses travel as integers. cffi lets other Python threads run during each call.
 _DECLARATIONS = """
@@ -34,36 +38,64 @@ _FORWARD, _LAYER_OUTPUTS, _LOSS, _GRADIENTS, _BACKWARD, _APPLY, _TRAIN = range(7
 _FORWARD_PASS, _TRAINING_PASSES = 1, 3
 
 _pool = Pool()
-_lock = threading.Lock()
+lock = threading.Lock()
 _ffi = cffi.FFI()
 _ffi.cdef(_DECLARATIONS)
 _new_arguments = partial(_ffi.new, _ffi.typeof("arguments *"))
 
 
-def _object_code(dtype: str, target: Target) -> bytes:
-    code = _cache.load(dtype, target)
+def _object_code(name: str, target: Target, entries: Callable[[], list[Any]]) -> bytes:
+    code = _cache.load(name, target)
     if code is None:
-        from numba.core import types
-
         from fastmlp._backends._numba._compiler import emit_object
-        from fastmlp._backends._numba._entries import entries
 
-        code = emit_object(entries(getattr(types, dtype)), target)
-        _cache.keep(dtype, target, code)
+        code = emit_object(entries(), target)
+        _cache.keep(name, target, code)
     return code
+
+
+def load_addresses(name: str, target: Target, entries: Callable[[], list[Any]]) -> Callable[[str], int]:
+    """What tells the addresses in an object, which is kept on disk under ``name``, or else compiled of ``entries()``.
+
+    What LLVM has loaded stays: threads may be inside.
+    """
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(target))
+    engine.add_object_file(llvm.ObjectFileRef.from_data(_object_code(name, target, entries)))
+    engine.finalize_object()
+    _engines.append(engine)
+    address: Callable[[str], int] = engine.get_function_address
+    return address
+
+
+_engines: list[Any] = []
 
 
 @cache
 def _functions(dtype: str, target: Target) -> dict[str, Any]:
-    """The entry points by name. What LLVM has loaded stays: threads may be inside."""
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(target))
-    engine.add_object_file(llvm.ObjectFileRef.from_data(_object_code(dtype, target)))
-    engine.finalize_object()
-    _engines.append(engine)
-    return {name: _ffi.cast(signature, engine.get_function_address(name)) for name, signature in _SIGNATURES.items()}
+    """The entry points by name."""
+
+    def entries() -> list[Any]:
+        from numba.core import types
+
+        from fastmlp._backends._numba._entries import entries
+
+        return entries(getattr(types, dtype))
+
+    address = load_addresses(dtype, target, entries)
+    return {name: _ffi.cast(signature, address(name)) for name, signature in _SIGNATURES.items()}
 
 
-_engines: list[Any] = []
+def run_as_team(threads: int, run: Callable[[int], None]) -> None:
+    """Have so many threads call ``run``, each with the address of its place in the team."""
+    if threads == 1:
+        run(_single_member())
+        return
+    team: list[Members] = []
+    _pool.run(
+        threads,
+        lambda index: run(team[0].addresses[index]),
+        lambda count: team.append(Members(count)),
+    )
 
 
 class NumbaKernels:
@@ -72,7 +104,8 @@ class NumbaKernels:
     table = 0
 
     def __init__(self, dtype: np.dtype) -> None:
-        with _lock:
+        self._dtype = dtype
+        with lock:
             functions = _functions(dtype.name, find_target(limit()))
         self._run = functions["run"]
         self._threads_for_call = functions["threads_for_call"]
@@ -82,18 +115,16 @@ class NumbaKernels:
         self.forward_call = functions["forward_call"]
         self.penalty = functions["penalty"]
 
+    def derivatives(self) -> "NumbaDerivativeKernels":
+        """Compiled at their first use, for not all need them."""
+        from fastmlp._backends._numba._derivative_kernels import NumbaDerivativeKernels
+
+        return NumbaDerivativeKernels(self._dtype)
+
     def _call(self, job: int, threads: int, **fields: int) -> Any:
         """Have ``threads`` do a job; returns its arguments, where results stand."""
         arguments = _new_arguments(fields)
-        if threads == 1:
-            self._run(job, arguments, _single_member())
-        else:
-            team: list[Members] = []
-            _pool.run(
-                threads,
-                lambda index: self._run(job, arguments, team[0].addresses[index]),
-                lambda count: team.append(Members(count)),
-            )
+        run_as_team(threads, lambda member: self._run(job, arguments, member))
         return arguments
 
     def forward(self, plan: int, workspace: int, examples: int, n: int, out: int, logits: int) -> None:

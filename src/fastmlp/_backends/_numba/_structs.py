@@ -6,7 +6,7 @@ import numpy as np
 from numba.core import types
 
 from fastmlp._activations import ACTIVATION_CODES
-from fastmlp._backends import _plan
+from fastmlp._backends import _derivative_plan, _plan
 from fastmlp._backends._numba._memory import Pointer, Struct
 from fastmlp._backends._plan import TYPE_CODES
 from fastmlp._losses import LOSS_CODES
@@ -47,6 +47,7 @@ Plan = Any
 Examples = Any
 Update = Any
 Schedule = Any
+Derivatives = Any
 
 _SCALARS = {"i8": types.int64, "u8": types.int64, "f8": types.float64}
 
@@ -107,5 +108,26 @@ def arguments_struct(real: Any) -> Struct:
             "losses": Pointer(types.float64),
             "value": types.float64,
             "taken": types.int64,
+        },
+    )
+
+
+LAYER_DERIVATIVES = Struct("layer_derivatives", _fields(_derivative_plan.LAYER_DERIVATIVES))
+DERIVATIVES = Struct("derivatives", _fields(_derivative_plan.DERIVATIVES), trailing=("layers", LAYER_DERIVATIVES))
+
+
+def derivative_arguments_struct(real: Any) -> Struct:
+    """The arguments of a call of csrc/derivatives.h."""
+    return Struct(
+        f"derivative_arguments_{real}",
+        {
+            "plan": Pointer(plan_struct(real)),
+            "derivatives": Pointer(DERIVATIVES),
+            "workspace": Pointer(real),
+            "examples": Pointer(EXAMPLES),
+            "n": types.int64,
+            "direction": Pointer(real),
+            "y": Pointer(real),
+            "out": Pointer(real),
         },
     )

@@ -1,0 +1,59 @@
+"""What Python calls of _derivatives.py: an object of its own, compiled when a derivative is first wanted."""
+
+from typing import Any
+
+from numba.core import types
+
+from fastmlp._backends._numba._compiler import Entry, kernel
+from fastmlp._backends._numba._derivatives import example_gradients, gradient_tangents, input_tangents, jacobians
+from fastmlp._backends._numba._entries import threads_for_call
+from fastmlp._backends._numba._memory import Pointer
+from fastmlp._backends._numba._network import network
+from fastmlp._backends._numba._structs import derivative_arguments_struct
+from fastmlp._backends._numba._team import MEMBER, Member
+from fastmlp._backends._numba._vector import flush_subnormals, restore_mode
+
+Arguments = Any
+
+JACOBIAN, JVP, GRADIENTS_PER_EXAMPLE, HVP = range(4)
+# Passes through the net that a call takes for a row, in units of a forward pass.
+JVP_PASSES, EXAMPLE_GRADIENT_PASSES, HVP_PASSES = 2, 3, 8
+
+
+@kernel
+def run_derivatives(job: int, c: Arguments, member: Member) -> None:
+    """A member's part of a call."""
+    mode = flush_subnormals()
+    net = network(
+        plan=c.plan, workspace=c.workspace, parameters=c.plan.parameters, examples=c.examples, member=member,
+        x=0, x_leading=0,
+    )  # fmt: skip
+    if job == JACOBIAN:
+        jacobians(net, c.derivatives, c.n, c.out)
+    elif job == JVP:
+        input_tangents(net, c.derivatives, c.n, c.direction, c.y, c.out)
+    elif job == GRADIENTS_PER_EXAMPLE:
+        example_gradients(net, c.derivatives, c.n, c.out)
+    elif job == HVP:
+        gradient_tangents(net, c.derivatives, c.n, c.direction, c.out)
+    restore_mode(mode)
+
+
+@kernel
+def threads_for_derivatives(job: int, c: Arguments) -> int:
+    if job == JVP:
+        return threads_for_call(c.plan, c.n, JVP_PASSES)
+    if job == GRADIENTS_PER_EXAMPLE:
+        return threads_for_call(c.plan, c.n, EXAMPLE_GRADIENT_PASSES)
+    if job == HVP:
+        return threads_for_call(c.plan, c.n, HVP_PASSES)
+    return threads_for_call(c.plan, c.n, 1 + c.derivatives.directions)
+
+
+def derivative_entries(real: Any) -> list[Entry]:
+    """For one type of reals."""
+    arguments = Pointer(derivative_arguments_struct(real))
+    return [
+        Entry("run_derivatives", run_derivatives, (types.int64, arguments, Pointer(MEMBER))),
+        Entry("threads_for_derivatives", threads_for_derivatives, (types.int64, arguments)),
+    ]

@@ -1,0 +1,659 @@
+"""Derivatives beyond the gradient: Jacobians, directional derivatives, gradients of each example, and Hessian-vector
+products. As csrc/derivatives.h.
+
+A tangent is the derivative of something along a direction of the inputs, or of the parameters.
+"""
+
+from fastmlp._backends._numba._activation import activate_rows_keeping_factor, bend_rows, chain_rows_by_factor
+from fastmlp._backends._numba._compiler import inline, kernel
+from fastmlp._backends._numba._dense import (
+    ADD_GRADIENT,
+    BLOCK_ROWS,
+    STORE_GRADIENT,
+    GradientSink,
+    backward_scratch,
+    block_depth,
+    dense_backward,
+    dense_bias_gradient,
+    dense_forward,
+    gradient_sink,
+    pack_transposed,
+    parts_of,
+    whole_vectors,
+)
+from fastmlp._backends._numba._gather import example_row, input_rows
+from fastmlp._backends._numba._loss import loss_rows, output_rows, padded_row, real_lanes, target_row, weight_of
+from fastmlp._backends._numba._memory import (
+    as_double,
+    as_real,
+    copy_reals,
+    doubles_at,
+    int64_at,
+    is_set,
+    null_like,
+    pick,
+)
+from fastmlp._backends._numba._network import (
+    NO_DROPOUT,
+    SHARED_ROWS,
+    Network,
+    last_layer,
+    network_forward,
+    output_of,
+    share_of,
+)
+from fastmlp._backends._numba._structs import (
+    CROSS_ENTROPY,
+    HUBER,
+    IDENTITY,
+    MAE,
+    MSE,
+    SOFTMAX,
+    Derivatives,
+    Examples,
+    Layer,
+    Plan,
+    Reals,
+    Vector,
+)
+from fastmlp._backends._numba._team import meet
+from fastmlp._backends._numba._tile import (
+    MAX_TILE_ROWS,
+    ROWS_OF_A,
+    UNROLLED,
+    multiply,
+    next_tile_vectors,
+    product,
+)
+from fastmlp._backends._numba._vector import (
+    absolute,
+    choose,
+    lanes,
+    line_lanes,
+    line_of,
+    line_sum,
+    load,
+    load_line,
+    load_loose,
+    multiply_add,
+    part_of,
+    smaller,
+    splat,
+    store,
+    store_loose,
+    with_sign_of,
+)
+
+
+@kernel
+def multiply_rows(
+    net: Network,
+    all_rows: int,
+    n_in: int,
+    n_out: int,
+    x: Reals,
+    x_leading: int,
+    b: Reals,
+    leading: int,
+    z: Reals,
+    is_continued: bool,
+) -> None:
+    """z = x B over some rows, or z += x B where z is continued; B has a row, as long as z's, for each element of x's
+    rows."""
+    vectors = whole_vectors(n_out, x)
+    zeros = net.workspace + (net.plan.constants + line_lanes(x))
+    row_blocks = parts_of(all_rows, BLOCK_ROWS)
+    depth_blocks = parts_of(n_in, block_depth(x))
+    for r in range(row_blocks):
+        row, row_end = part_of(all_rows, row_blocks, r, MAX_TILE_ROWS)
+        for d in range(depth_blocks):
+            k, k_end = part_of(n_in, depth_blocks, d, UNROLLED)
+            from_zero = d == 0 and not is_continued
+            j = 0
+            while j < vectors:
+                step = next_tile_vectors(row_end - row, vectors - j)
+                column = b + (k * leading + j * lanes(x))
+                c = z + (row * leading + j * lanes(x))
+                p = product(
+                    a=x + (row * x_leading + k), a_stride=x_leading,
+                    b=column, b_row=leading, next=column + step * lanes(x), next_row=leading, next_rows=k_end - k,
+                    start=zeros if from_zero else c, start_row=0 if from_zero else leading,
+                    c=c, c_row=leading, depth=k_end - k, scale=0.0,
+                )  # fmt: skip
+                multiply(ROWS_OF_A, row_end - row, step, p)
+                j += step
+
+
+@inline
+def leading_below(plan: Plan, number: int) -> int:
+    """The leading dimension of what goes into a layer."""
+    if number > 0:
+        return plan.layers[number - 1].leading
+    return plan.input_leading
+
+
+@kernel
+def transpose_weights(net: Network, number: int, arena: Reals, to: Reals) -> None:
+    """A layer's weights in an arena, a row for each output: what a way back multiplies by."""
+    layer = net.plan.layers[number]
+    vectors = leading_below(net.plan, number) // lanes(to)
+    pack_transposed(layer.n_in, layer.n_out, vectors, arena + layer.parameters, layer.leading, to)
+
+
+@kernel
+def prepare_way_back(net: Network, d: Derivatives, first_layer: int, direction: Reals) -> None:
+    """The weights, and those of a direction where there is one, from layer ``first_layer`` on. Members take layers in
+    turn."""
+    for number in range(first_layer + net.member.index, net.plan.n_layers, net.member.count):
+        transpose_weights(net, number, net.parameters, net.workspace + d.layers[number].weights)
+        if is_set(direction):
+            transpose_weights(net, number, direction, net.workspace + d.layers[number].direction)
+    meet(net.member)
+
+
+@kernel
+def scale_rows(examples: int, directions: int, vectors: int, factor: Reals, rows: Reals, leading: int) -> None:
+    """Rows of some directions for each example, times a row of factors for each example."""
+    for e in range(examples):
+        factors = factor + e * leading
+        for i in range(directions):
+            row = rows + (e * directions + i) * leading
+            for j in range(vectors):
+                at = j * lanes(rows)
+                store(row + at, load(row + at) * load(factors + at))
+
+
+@kernel
+def activate_outputs(layer: Layer, rows: int, z: Reals, slope: Reals) -> Reals:
+    """The logits of some rows become outputs. Returns what tells the outputs' derivatives: the slopes, or a softmax's
+    outputs."""
+    if layer.activation == SOFTMAX:
+        output_rows(SOFTMAX, rows, layer.n_out, z, layer.leading)
+        return z
+    activate_rows_keeping_factor(layer.activation, rows, whole_vectors(layer.n_out, z), z, slope, layer.leading)
+    return slope
+
+
+@inline
+def inner_product(n: int, p: Reals, t: Reals) -> float:
+    """sum_k p_k t_k, where padding is zero."""
+    total = line_of(0, p)
+    for j in range(0, n, line_lanes(p)):
+        total = multiply_add(load_line(p + j), load_line(t + j), total)
+    return line_sum(total)
+
+
+@kernel
+def chain_output_tangents(layer: Layer, examples: int, directions: int, slope: Reals, rows: Reals) -> None:
+    """Tangents of the logits, some directions for each example, become tangents of the outputs."""
+    leading = layer.leading
+    vectors = whole_vectors(layer.n_out, rows)
+    if layer.activation == SOFTMAX:
+        for e in range(examples):
+            for i in range(directions):
+                row = rows + (e * directions + i) * leading
+                mean = splat(inner_product(layer.n_out, slope + e * leading, row), rows)
+                for j in range(vectors):
+                    store(row + j * lanes(rows), load(row + j * lanes(rows)) - mean)
+    scale_rows(examples, directions, vectors, slope, rows, leading)
+
+
+# ---- Jacobians
+
+
+@kernel
+def seed_rows(net: Network, d: Derivatives, examples: int, slope: Reals, rows: Reals, mean: Reals) -> None:
+    """Each output's derivative by the inputs of the last layer: its slope times its row of the weights, from which a
+    softmax takes the mean row first."""
+    number = net.plan.n_layers - 1
+    leading = leading_below(net.plan, number)
+    layer = net.plan.layers[number]
+    weights = net.workspace + d.layers[number].weights
+    is_softmax = layer.activation == SOFTMAX
+    n_out = layer.n_out
+    if is_softmax:
+        multiply_rows(net, examples, n_out, layer.n_in, slope, layer.leading, weights, leading, mean, False)
+    for e in range(examples):
+        for k in range(n_out):
+            factor = splat(slope[e * layer.leading + k], rows)
+            row = rows + (e * n_out + k) * leading
+            for j in range(0, layer.n_in, lanes(rows)):
+                w = load(weights + (k * leading + j))
+                if is_softmax:
+                    w = w - load(mean + (e * leading + j))
+                store(row + j, w * factor)
+
+
+@kernel
+def jacobian_backward(net: Network, d: Derivatives, begin: int, examples: int, slope: Reals, out: Reals) -> None:
+    """From the outputs' slopes to the inputs, for examples ``begin`` and following of the block."""
+    plan = net.plan
+    n_features = plan.layers[0].n_in
+    all_rows = examples * d.directions
+    rows = net.workspace + (d.first_rows + net.member.index * d.rows_stride)
+    other = rows + (d.second_rows - d.first_rows)
+    seed_rows(net, d, examples, slope, rows, other)
+    for number in range(plan.n_layers - 2, -1, -1):
+        layer = plan.layers[number]
+        factor = net.workspace + (layer.factor + begin * layer.leading)
+        weights = net.workspace + d.layers[number].weights
+        scale_rows(examples, d.directions, whole_vectors(layer.n_out, rows), factor, rows, layer.leading)
+        leading = leading_below(plan, number)
+        multiply_rows(
+            net, all_rows, layer.n_out, layer.n_in, rows, layer.leading, weights, leading, other, False
+        )  # fmt: skip
+        done = other
+        other = rows
+        rows = done
+    for i in range(all_rows):
+        copy_reals(out + i * n_features, rows + i * plan.input_leading, n_features)
+
+
+@kernel
+def jacobian_forward(net: Network, d: Derivatives, begin: int, examples: int, slope: Reals, out: Reals) -> None:
+    """From the inputs to the outputs; there are two layers at least."""
+    plan = net.plan
+    first = plan.layers[0]
+    last = last_layer(net)
+    n_features = first.n_in
+    n_outputs = last.n_out
+    all_rows = examples * n_features
+    rows = net.workspace + (d.first_rows + net.member.index * d.rows_stride)
+    other = rows + (d.second_rows - d.first_rows)
+    size = n_features * first.leading
+    for e in range(examples):
+        copy_reals(rows + e * size, net.parameters + first.parameters, size)
+    for number in range(1, plan.n_layers):
+        layer = plan.layers[number]
+        below = plan.layers[number - 1]
+        factor = net.workspace + (below.factor + begin * below.leading)
+        weights = net.parameters + layer.parameters
+        scale_rows(examples, n_features, whole_vectors(below.n_out, rows), factor, rows, below.leading)
+        multiply_rows(
+            net, all_rows, layer.n_in, layer.n_out, rows, below.leading, weights, layer.leading, other, False
+        )  # fmt: skip
+        done = other
+        other = rows
+        rows = done
+    chain_output_tangents(last, examples, n_features, slope, rows)
+    for e in range(examples):
+        for k in range(n_outputs):
+            for j in range(n_features):
+                out[(e * n_outputs + k) * n_features + j] = rows[(e * n_features + j) * last.leading + k]
+
+
+@kernel
+def jacobians(net: Network, d: Derivatives, n: int, out: Reals) -> None:
+    last = last_layer(net)
+    bend = net.workspace + d.layers[net.plan.n_layers - 1].bend
+    size = last.n_out * net.plan.layers[0].n_in
+    if d.is_reverse:
+        prepare_way_back(net, d, 0, null_like(out))
+    for first in range(0, n, d.jacobian_rows):
+        block_rows = smaller(d.jacobian_rows, n - first)
+        begin, end = share_of(net.member, block_rows, SHARED_ROWS)
+        network_forward(net, first, block_rows, 0, NO_DROPOUT)
+        for i in range(begin, end, d.part_rows):
+            examples = smaller(d.part_rows, end - i)
+            skipped = i * last.leading
+            slope = activate_outputs(last, examples, output_of(net, last) + skipped, bend + skipped)
+            to = out + (first + i) * size
+            if d.is_reverse:
+                jacobian_backward(net, d, i, examples, slope, to)
+            else:
+                jacobian_forward(net, d, i, examples, slope, to)
+        meet(net.member)  # shares of a shorter block lie elsewhere
+
+
+# ---- along one direction of the inputs
+
+
+@kernel
+def copy_rows(rows: int, n: int, source: Reals, leading: int, to: Reals) -> None:
+    for i in range(rows):
+        copy_reals(to + i * n, source + i * leading, n)
+
+
+@kernel
+def input_tangents(net: Network, d: Derivatives, n: int, t: Reals, y: Reals, dy: Reals) -> None:
+    plan = net.plan
+    last = last_layer(net)
+    n_features = plan.layers[0].n_in
+    for first in range(0, n, plan.block_rows):
+        block_rows = smaller(plan.block_rows, n - first)
+        begin, end = share_of(net.member, block_rows, SHARED_ROWS)
+        rows = end - begin
+        network_forward(net, first, block_rows, 0, NO_DROPOUT)
+        x = t + (first + begin) * n_features
+        x_leading = n_features
+        for number in range(plan.n_layers):
+            layer = plan.layers[number]
+            skipped = begin * layer.leading
+            tangent = net.workspace + (d.layers[number].tangent + skipped)
+            weights = net.parameters + layer.parameters
+            multiply_rows(net, rows, layer.n_in, layer.n_out, x, x_leading, weights, layer.leading, tangent, False)
+            if number < plan.n_layers - 1:
+                factor = net.workspace + (layer.factor + skipped)
+                scale_rows(rows, 1, whole_vectors(layer.n_out, x), factor, tangent, layer.leading)
+            x = tangent
+            x_leading = layer.leading
+        skipped = begin * last.leading
+        z = output_of(net, last) + skipped
+        slope = activate_outputs(last, rows, z, net.workspace + (d.layers[plan.n_layers - 1].bend + skipped))
+        chain_output_tangents(last, rows, 1, slope, x)
+        copy_rows(rows, last.n_out, z, last.leading, y + (first + begin) * last.n_out)
+        copy_rows(rows, last.n_out, x, last.leading, dy + (first + begin) * last.n_out)
+        meet(net.member)
+
+
+# ---- the gradient of each example's loss
+
+
+@kernel
+def outer_rows(
+    rows: int, layer: Layer, all_dz: Reals, all_a: Reals, a_leading: int, out: Reals, n_parameters: int
+) -> None:
+    """A row of a gradient for each example: dz_u a_k for every unit u and input k, then dz."""
+    n_in = layer.n_in
+    whole = n_in // lanes(out) * lanes(out)
+    for i in range(rows):
+        dz = all_dz + i * layer.leading
+        a = all_a + i * a_leading
+        to = out + i * n_parameters
+        for u in range(layer.n_out):
+            factor = splat(dz[u], out)
+            for k in range(0, whole, lanes(out)):
+                store_loose(to + k, factor * load_loose(a + k))
+            for k in range(whole, n_in):
+                to[k] = dz[u] * a[k]
+            to = to + n_in
+        copy_reals(to, dz, layer.n_out)
+
+
+@kernel
+def chain_below(net: Network, d: Derivatives, number: int, begin: int, end: int, dz: Reals) -> None:
+    """dL/dz of the layer below some rows, which replaces the derivative that was kept there."""
+    layer = net.plan.layers[number]
+    below = net.plan.layers[number - 1]
+    rows = end - begin
+    leading = below.leading
+    gradient = net.workspace + (d.gradient + begin * d.widest)
+    factor = net.workspace + (below.factor + begin * leading)
+    weights = net.workspace + d.layers[number].weights
+    multiply_rows(net, rows, layer.n_out, layer.n_in, dz, layer.leading, weights, leading, gradient, False)
+    chain_rows_by_factor(rows, whole_vectors(below.n_out, dz), gradient, leading, factor, factor, leading)
+
+
+@kernel
+def example_gradients(net: Network, d: Derivatives, n: int, out: Reals) -> None:
+    plan = net.plan
+    n_parameters = 0
+    for number in range(plan.n_layers):
+        layer = plan.layers[number]
+        n_parameters += layer.n_out * (layer.n_in + 1)
+    prepare_way_back(net, d, 1, null_like(out))
+    target = net.workspace + (plan.target + net.member.index * plan.target_stride)
+    parts = net.workspace + plan.parts
+    losses = doubles_at(net.workspace + plan.losses)
+    for first in range(0, n, plan.block_rows):
+        block_rows = smaller(plan.block_rows, n - first)
+        begin, end = share_of(net.member, block_rows, SHARED_ROWS)
+        network_forward(net, first, block_rows, 0, NO_DROPOUT)
+        z = output_of(net, last_layer(net))
+        loss_rows(plan, net.examples, first, begin, end, z, True, 1.0, target, parts, losses)
+        place = n_parameters
+        for number in range(plan.n_layers - 1, -1, -1):
+            layer = plan.layers[number]
+            dz = gradient_at(net, number) + begin * layer.leading
+            a = net.x
+            a_leading = net.x_leading
+            if number > 0:
+                below = plan.layers[number - 1]
+                a = output_of(net, below)
+                a_leading = below.leading
+            place -= layer.n_out * (layer.n_in + 1)
+            to = out + ((first + begin) * n_parameters + place)
+            outer_rows(end - begin, layer, dz, a + begin * a_leading, a_leading, to, n_parameters)
+            if number > 0:
+                chain_below(net, d, number, begin, end, dz)
+        meet(net.member)
+
+
+# ---- Hessian-vector products: tangents of the gradient along a direction of the parameters (B. A. Pearlmutter, "Fast
+# exact multiplication by the Hessian", 1994, calls them R{...})
+
+
+@kernel
+def forward_with_tangents(
+    net: Network, d: Derivatives, first: int, block_rows: int, begin: int, end: int, direction: Reals
+) -> None:
+    """A member's rows of a block forward to the logits, with tangents; each hidden layer's slope is kept, and its
+    tangent."""
+    plan = net.plan
+    rows = end - begin
+    n_features = plan.layers[0].n_in
+    buffer = net.workspace + plan.input
+    x, x_leading = input_rows(net.examples, first, block_rows, begin, end, n_features, buffer, plan.input_leading)
+    net.x = x
+    net.x_leading = x_leading
+    x = x + begin * x_leading
+    x_tangent = null_like(x)
+    for number in range(plan.n_layers):
+        layer = plan.layers[number]
+        leading = layer.leading
+        skipped = begin * leading
+        weights = net.parameters + layer.parameters
+        z = output_of(net, layer) + skipped
+        tangent = net.workspace + (d.layers[number].tangent + skipped)
+        dense_forward(rows, layer, IDENTITY, x, x_leading, weights, z, null_like(z))
+        dense_forward(rows, layer, IDENTITY, x, x_leading, direction + layer.parameters, tangent, null_like(z))
+        if is_set(x_tangent):
+            multiply_rows(net, rows, layer.n_in, layer.n_out, x_tangent, x_leading, weights, leading, tangent, True)
+        if number < plan.n_layers - 1:
+            slope = net.workspace + (layer.factor + skipped)
+            bend = net.workspace + (d.layers[number].bend + skipped)
+            bend_rows(layer.activation, rows, whole_vectors(layer.n_out, z), z, slope, tangent, bend, leading)
+        x = z
+        x_tangent = tangent
+        x_leading = leading
+
+
+@kernel
+def bend_cross_entropy(e: Examples, row: int, n: int, p: Reals, t: Reals, scale: float, target: Reals) -> None:
+    """dL/dz of one row over its probabilities p, and its tangent over t, the logits'."""
+    is_class = e.y_column == 0
+    weight = as_real(1, p)
+    label = 0
+    if is_class:
+        label = int64_at(e.y + row * e.y_row)
+    else:
+        target_row(e, row, n, target)
+        total = line_of(0, p)
+        for j in range(0, padded_row(n, p), line_lanes(p)):
+            total = total + load_line(target + j)
+        weight = line_sum(total)
+    mean = splat(inner_product(n, p, t), p)
+    factor = splat(scale, p)
+    of_class = p[label]
+    for j in range(0, n, lanes(p)):
+        each = load(p + j) * splat(weight, p)
+        store(t + j, choose(real_lanes(n - j, p), each * (load(t + j) - mean) * factor, splat(0, p)))
+        if not is_class:
+            each = each - load(target + j)
+        store(p + j, each * factor)
+    if is_class:
+        p[label] = (of_class - as_real(1, p)) * scale
+
+
+@inline
+def element_slopes(loss: int, d: Vector) -> tuple[Vector, Vector]:
+    """The first and second derivatives by the outputs of a loss of the difference d, up to a factor."""
+    zero = splat(0, d)
+    one = splat(1, d)
+    if loss == MAE:
+        return choose(d > zero, one, choose(d < zero, -one, d)), zero
+    if loss == HUBER:
+        return choose(absolute(d) > one, with_sign_of(one, d), d), choose(absolute(d) < one, one, zero)
+    return d, one
+
+
+@kernel
+def bend_element_row(loss: int, n: int, a: Reals, slope: Reals, t: Reals, bend: Reals, y: Reals, scale: float) -> None:
+    """The same of an element-wise loss, over outputs a and their tangents t; slope and bend are f'(z) and its
+    tangent."""
+    zero = splat(0, a)
+    for j in range(0, n, lanes(a)):
+        inside = real_lanes(n - j, a)
+        first = load(a + j) - load(y + j)  # derivatives of the loss by z
+        second = load(t + j)
+        if loss == MSE or loss == MAE or loss == HUBER:
+            by_output, curvature = element_slopes(loss, first)
+            first = by_output * load(slope + j)
+            second = multiply_add(curvature * load(slope + j), second, by_output * load(bend + j))
+        store(a + j, choose(inside, first * splat(scale, a), zero))
+        store(t + j, choose(inside, second * splat(scale, a), zero))
+
+
+@kernel
+def bend_losses(net: Network, d: Derivatives, first: int, begin: int, end: int, divisor: float) -> None:
+    """The logits of a member's rows become dL/dz, and their tangents its tangents; see loss_rows."""
+    plan = net.plan
+    layer = last_layer(net)
+    n = layer.n_out
+    loss = plan.loss
+    rows = end - begin
+    skipped = begin * layer.leading
+    outputs = as_double(n)
+    factor = (1.0 if loss == CROSS_ENTROPY else (2.0 / outputs if loss == MSE else 1.0 / outputs)) / divisor
+    z = output_of(net, layer) + skipped
+    t = net.workspace + (d.layers[plan.n_layers - 1].tangent + skipped)
+    bend = net.workspace + (d.layers[plan.n_layers - 1].bend + skipped)
+    slope = net.workspace + (d.gradient + begin * d.widest)
+    target = net.workspace + (plan.target + net.member.index * plan.target_stride)
+    if loss == CROSS_ENTROPY:
+        output_rows(SOFTMAX, rows, n, z, layer.leading)
+    else:
+        bend_rows(layer.activation, rows, whole_vectors(n, z), z, slope, t, bend, layer.leading)
+    for i in range(rows):
+        row = example_row(net.examples, first + begin + i)
+        at = i * layer.leading
+        scale = as_real(weight_of(net.examples, row) * factor, z)
+        if loss == CROSS_ENTROPY:
+            bend_cross_entropy(net.examples, row, n, z + at, t + at, scale, target)
+        else:
+            target_row(net.examples, row, n, target)
+            bend_element_row(loss, n, z + at, slope + at, t + at, bend + at, target, scale)
+
+
+@inline
+def gradient_at(net: Network, number: int) -> Reals:
+    """Where dL/dz of a layer comes to lie."""
+    layer = net.plan.layers[number]
+    if number == net.plan.n_layers - 1:
+        return net.workspace + layer.output
+    return net.workspace + layer.factor
+
+
+@inline
+def gradient_tangent_at(net: Network, d: Derivatives, number: int) -> Reals:
+    """Where its tangent lies."""
+    if number == net.plan.n_layers - 1:
+        return net.workspace + d.layers[number].tangent
+    return net.workspace + d.layers[number].bend
+
+
+@kernel
+def chain_tangents_below(net: Network, d: Derivatives, number: int, begin: int, end: int) -> None:
+    """dL/dz below a layer, over the slopes, and its tangent, over the slopes' tangents, for a member's rows."""
+    layer = net.plan.layers[number]
+    leading = net.plan.layers[number - 1].leading
+    rows = end - begin
+    n_in = layer.n_in
+    n_out = layer.n_out
+    skipped = begin * layer.leading
+    weights = net.workspace + d.layers[number].weights
+    direction = net.workspace + d.layers[number].direction
+    dz = gradient_at(net, number) + skipped
+    dz_tangent = gradient_tangent_at(net, d, number) + skipped
+    da = net.workspace + (d.gradient + begin * d.widest)
+    da_tangent = net.workspace + (d.gradient_tangent + begin * d.widest)
+    slope = gradient_at(net, number - 1) + begin * leading
+    bend = gradient_tangent_at(net, d, number - 1) + begin * leading
+    multiply_rows(net, rows, n_out, n_in, dz, layer.leading, weights, leading, da, False)
+    multiply_rows(net, rows, n_out, n_in, dz_tangent, layer.leading, weights, leading, da_tangent, False)
+    multiply_rows(net, rows, n_out, n_in, dz, layer.leading, direction, leading, da_tangent, True)
+    for i in range(rows):
+        for j in range(0, n_in, lanes(da)):
+            at = i * leading + j
+            d_a = load(da + at)
+            factor = load(slope + at)
+            store(bend + at, multiply_add(load(da_tangent + at), factor, d_a * load(bend + at)))
+            store(slope + at, d_a * factor)
+
+
+@kernel
+def add_gradient_tangents(net: Network, d: Derivatives, block_rows: int, sink: GradientSink) -> None:
+    """The tangents of the weights' gradients over a block, whose members share every layer's input units."""
+    plan = net.plan
+    member = net.member
+    scratch = backward_scratch(
+        constants=net.workspace + plan.constants,
+        panel=net.workspace + (plan.panel + member.index * plan.panel_stride),
+        column=net.workspace + (plan.column + member.index * plan.column_stride),
+        tile=net.workspace + (plan.tile + member.index * plan.tile_stride),
+    )
+    further = gradient_sink(use=ADD_GRADIENT, gradients=sink.gradients, parameters=sink.parameters, update=0)
+    for number in range(plan.n_layers):
+        layer = plan.layers[number]
+        none = null_like(layer)
+        null = null_like(net.workspace)
+        begin, end = share_of(member, layer.n_in, line_lanes(null))
+        dz_tangent = gradient_tangent_at(net, d, number)
+        a = net.x
+        a_leading = net.x_leading
+        if number > 0:
+            below = plan.layers[number - 1]
+            a = output_of(net, below)
+            a_leading = below.leading
+        dense_backward(block_rows, layer, none, begin, end, a, a_leading, null, dz_tangent, null, scratch, sink)
+        if number > 0:
+            a = net.workspace + d.layers[number - 1].tangent
+            dz = gradient_at(net, number)
+            dense_backward(block_rows, layer, none, begin, end, a, a_leading, null, dz, null, scratch, further)
+        if member.index == member.count - 1:
+            dense_bias_gradient(block_rows, layer, dz_tangent, scratch, sink)
+
+
+@kernel
+def add_penalty_tangent(net: Network, direction: Reals, out: Reals) -> None:
+    """Of the penalty, whose second derivative is l2 for weights: |w| has none."""
+    plan = net.plan
+    if plan.l2 == 0:
+        return
+    l2 = splat(plan.l2, out)
+    for number in range(plan.n_layers):
+        layer = plan.layers[number]
+        begin, end = share_of(net.member, layer.n_in, 1)
+        for i in range(begin, end):
+            for j in range(0, layer.n_out, lanes(out)):
+                at = layer.parameters + i * layer.leading + j
+                store(out + at, multiply_add(l2, load(direction + at), load(out + at)))
+
+
+@kernel
+def gradient_tangents(net: Network, d: Derivatives, n: int, direction: Reals, out: Reals) -> None:
+    plan = net.plan
+    prepare_way_back(net, d, 1, direction)
+    for first in range(0, n, plan.block_rows):
+        block_rows = smaller(plan.block_rows, n - first)
+        begin, end = share_of(net.member, block_rows, SHARED_ROWS)
+        use = pick(first > 0, ADD_GRADIENT, STORE_GRADIENT)
+        sink = gradient_sink(use=use, gradients=out, parameters=net.parameters, update=0)
+        forward_with_tangents(net, d, first, block_rows, begin, end, direction)
+        bend_losses(net, d, first, begin, end, as_double(n))
+        for number in range(plan.n_layers - 1, 0, -1):
+            chain_tangents_below(net, d, number, begin, end)
+        meet(net.member)
+        add_gradient_tangents(net, d, block_rows, sink)
+        meet(net.member)
+    add_penalty_tangent(net, direction, out)
