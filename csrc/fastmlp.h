@@ -82,6 +82,8 @@ typedef struct {
     void (*apply)(const fastmlp_plan *, const fastmlp_update *, const void *gradients);
     /* gradients: an arena where a batch is larger than a block or the norm is clipped, else NULL. Returns the steps taken. */
     int64_t (*train)(const fastmlp_plan *, void *workspace, const fastmlp_examples *, const fastmlp_schedule *, const fastmlp_update *, void *gradients, double *losses);
+    /* forward of one example whose features are reals of the net's dtype, side by side */
+    void (*forward_one)(const fastmlp_plan *, void *workspace, const fastmlp_examples *, void *out, int64_t logits);
 } fastmlp_kernels;
 
 /* The arguments of a call: forward's, or those of a run of one step. */

@@ -12,3 +12,6 @@
 #include "dense.h"
 #include "loss.h"
 #include "network.h"
+#include "one.h"
+
+const fastmlp_kernels KERNELS = {forward, layer_outputs, penalty, loss, gradients, backward, apply, train, forward_one};

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from fastmlp._checkpoint import Checkpoint
     from fastmlp._early_stopping import EarlyStopping
     from fastmlp._history import History
+    from fastmlp._jit._function import CompiledNet
     from fastmlp._optimizers import Optimizer
 
 
@@ -305,6 +306,31 @@ class MLP(Parametrized):
         outputs = [np.empty((len(batch), size), self._dtype) for size in self.layer_sizes[1:]]
         self._engine.layer_outputs(batch, outputs)
         return tuple(output[0] for output in outputs) if single else tuple(outputs)
+
+    def jit(self, live: bool = False) -> "CompiledNet":
+        """This network as a function for compiled code, made by Numba for its architecture: docs/compiled.md.
+
+        Parameters
+        ----------
+        live : bool, default False
+            Whether it follows later changes of the parameters, instead of keeping those of now.
+
+        Returns
+        -------
+        CompiledNet
+            ``f(x, out)`` for one example, ``f.batch(X, out)``, ``f.value_and_jacobian(x, out, J)``: from Python,
+            ``@njit``, ``@cfunc`` and ``prange``.
+
+        Raises
+        ------
+        RuntimeError
+            If the numba backend cannot be used here.
+        ValueError
+            If a layer is too wide for the stack: beyond some 10,000 units.
+        """
+        from fastmlp._jit._function import compile_net
+
+        return compile_net(self._architecture, self._parameters, check_flag("live", live))
 
     # --- losses and gradients ---
 
