@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from fastmlp._history import History
     from fastmlp._jit._function import CompiledNet
     from fastmlp._optimizers import Optimizer
+    from fastmlp._predictor import Predictor
 
 
 class MLP(Parametrized):
@@ -331,6 +332,23 @@ class MLP(Parametrized):
         from fastmlp._jit._function import compile_net
 
         return compile_net(self._architecture, self._parameters, check_flag("live", live))
+
+    def bind(self, n: int = 1) -> "Predictor":
+        """A function that computes the outputs of ``n`` examples from buffers of its own: docs/compiled.md.
+
+        Parameters
+        ----------
+        n : int, default 1
+            1 is for a single example, of shape (n_0,).
+
+        Returns
+        -------
+        Predictor
+            ``p.x[:] = ...; p()``, or ``p(x)``; for one thread at a time. It follows the network's parameters.
+        """
+        from fastmlp._predictor import bind
+
+        return bind(self._engine, n, self._architecture)
 
     # --- losses and gradients ---
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastmlp._architecture import Architecture
-from fastmlp._backends._engine import Examples, Schedule
+from fastmlp._backends._engine import BoundForward, Examples, Schedule
 from fastmlp._backends._plan import (
     INFERENCE_ROWS,
     TRAINING_ROWS,
@@ -18,7 +18,7 @@ from fastmlp._backends._plan import (
     set_inputs,
     update_record,
 )
-from fastmlp._layout import Layout
+from fastmlp._layout import Layout, aligned_zeros
 from fastmlp._losses import TARGET_RANGES
 from fastmlp._update import CLIP_NORM, Update
 
@@ -35,6 +35,7 @@ class Kernels(Protocol):
 
     def forward(self, plan: int, workspace: int, examples: int, n: int, out: int, logits: int) -> None: ...
     def forward_call(self, call: int, logits: int) -> None: ...
+    def predict_call(self, call: int) -> None: ...
     def layer_outputs(self, plan: int, workspace: int, examples: int, n: int, outs: int) -> None: ...
     def penalty(self, plan: int) -> float: ...
     def loss(self, plan: int, workspace: int, examples: int, n: int) -> float: ...
@@ -63,8 +64,9 @@ class ForwardCall(Workspace):
 
     def __init__(self, plan: Plan, kernels: Kernels, architecture: Architecture, n: int) -> None:
         super().__init__(plan)
-        self.X = np.zeros((n, architecture.layer_sizes[0]), architecture.dtype)
-        self.out = np.zeros((n, architecture.layer_sizes[-1]), architecture.dtype)
+        n_inputs, n_outputs = architecture.layer_sizes[0], architecture.layer_sizes[-1]
+        self.X = aligned_zeros(n * n_inputs, architecture.dtype).reshape(n, n_inputs)
+        self.out = aligned_zeros(n * n_outputs, architecture.dtype).reshape(n, n_outputs)
         self.x, self.y = self.X[0], self.out[0]
         self._examples = examples_record(self.X, None, None, None)
         self._record = call_record(kernels.table, plan, self.address, self._examples, n=n, out=self.out)
@@ -223,6 +225,10 @@ class CompiledEngine:
         mine = self._take_inference_workspace()
         self._kernels.forward(self._inference.address, mine.address, address(record), n, address(out), int(logits))
         self._inference_workspaces.append(mine)
+
+    def bind(self, n: int) -> BoundForward:
+        call = self._new_forward_call(n)
+        return BoundForward(call.X, call.out, self._kernels.predict_call, call.call, (call, self))
 
     def layer_outputs(self, X: np.ndarray, outs: list[np.ndarray]) -> None:
         X = readable(X)

@@ -40,7 +40,7 @@ class CompiledNet:
         Whether the net's parameters are used as they are at each call, instead of those that it had at `MLP.jit`.
     """
 
-    __slots__ = ("__weakref__", "_architecture", "_code", "_functions", "_parameters", "_record", "_record_address", "live")
+    __slots__ = ("_architecture", "_code", "_functions", "_parameters", "_record", "_record_address", "live")
 
     def __init__(self, architecture: Architecture, parameters: np.ndarray, live: bool) -> None:
         self._architecture = architecture

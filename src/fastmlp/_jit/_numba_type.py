@@ -115,18 +115,16 @@ def _call(entry: str) -> Any:
     def define(typing_context: Any, net: Any, arguments: Any) -> Any:
         def emit(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
             record = builder.bitcast(values[0], ir.IntType(64).as_pointer())
-            fields = [
-                builder.load(builder.gep(record, [ir.IntType(32)(RECORD.index(name))])) for name in (entry, "parameters")
-            ]
-            given = [builder.extract_value(values[1], i) for i in range(len(sig.args[1]))]
-            passed = [
-                builder.ptrtoint(make_array(kind)(context, builder, value).data, ir.IntType(64))
-                if isinstance(kind, types.Array)
-                else value
-                for kind, value in zip(sig.args[1], given)
-            ]
-            kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * (1 + len(passed)))
-            builder.call(builder.inttoptr(fields[0], kind.as_pointer()), [fields[1], *passed])
+            places = [builder.gep(record, [ir.IntType(32)(RECORD.index(name))]) for name in (entry, "parameters")]
+            function, parameters = map(builder.load, places)
+            passed = [parameters]
+            for number, kind in enumerate(sig.args[1]):
+                value = builder.extract_value(values[1], number)
+                if isinstance(kind, types.Array):
+                    value = builder.ptrtoint(make_array(kind)(context, builder, value).data, ir.IntType(64))
+                passed.append(value)
+            signature = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * len(passed))
+            builder.call(builder.inttoptr(function, signature.as_pointer()), passed)
             return context.get_dummy_value()
 
         return types.void(net, arguments), emit

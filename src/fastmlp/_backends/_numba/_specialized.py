@@ -88,14 +88,19 @@ class SpecializedCode:
     """
 
     def __init__(self, architecture: Architecture, target: Target) -> None:
-        with compiling(target):
-            emitter = _Emitter(architecture, Layout(architecture.layer_sizes, architecture.dtype))
-            emitter.emit()
-            code = link([str(emitter.module)], emitter.libraries, set(NAMES), target)
+        code = machine_code(architecture, target)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(target))
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
         self.addresses = {name: self._engine.get_function_address(name) for name in NAMES}
+
+
+def machine_code(architecture: Architecture, target: Target) -> bytes:
+    """The object that SpecializedCode loads."""
+    with compiling(target):
+        emitter = _Emitter(architecture, Layout(architecture.layer_sizes, architecture.dtype))
+        emitter.emit()
+        return link([str(emitter.module)], emitter.libraries, set(NAMES), target)
 
 
 class _Layer(NamedTuple):
@@ -134,7 +139,9 @@ class _Emitter:
         self._declared: dict[Any, Any] = {}
         self.real = getattr(types, architecture.dtype.name)
         self.vector = Vector(self.real)
-        self.lanes, self.registers = self.vector.lanes, 32 if self.vector.lanes * self.real.bitwidth == 512 else 16
+        self.lanes = self.vector.lanes
+        self.vector_bytes = self.lanes * self.real.bitwidth // 8
+        self.registers = 32 if self.vector_bytes == 64 else 16
         self.line = LINE_BYTES * 8 // self.real.bitwidth
         names = (*architecture.activations, architecture.output_activation)
         self.layers = [
@@ -281,9 +288,7 @@ class _Emitter:
                 self._transposed(rows, INT64(self.n_out), tangent, self._moved(jacobian, unit))
             first += rows * count
 
-    def _chain(
-        self, rows: int, number: int, d: _Matrix, factors: list[Any], outputs: Any, to: _Matrix
-    ) -> None:
+    def _chain(self, rows: int, number: int, d: _Matrix, factors: list[Any], outputs: Any, to: _Matrix) -> None:
         """Rows of derivatives of a layer's z become those of its outputs."""
         layer = self.layers[number]
         with self._range(rows) as i:
@@ -390,12 +395,10 @@ class _Emitter:
             widest += 1
         return widest
 
-    def _tile(
-        self, rows: int, vectors: int, depth: int, a: _Matrix, b: _Matrix, starts: Any, c: _Matrix
-    ) -> None:
+    def _tile(self, rows: int, vectors: int, depth: int, a: _Matrix, b: _Matrix, starts: Any, c: _Matrix) -> None:
         cells = [(i, j) for i in range(rows) for j in range(vectors)]
         sums = {cell: cgutils.alloca_once(self.builder, self.vector.llvm) for cell in cells}
-        for (i, j), total in sums.items():
+        for (_, j), total in sums.items():
             value = ir.Constant(self.vector.llvm, None)
             if starts is not None:
                 value = self._load(self._moved(starts, INT64(j * self.lanes)))
@@ -464,10 +467,7 @@ class _Emitter:
         return self.builder.gep(pointer, [elements])
 
     def _load(self, place: Any) -> Any:
-        return self.builder.load(
-            self.builder.bitcast(place, self.vector.llvm.as_pointer()), align=self.vector.llvm.count * self.real.bitwidth // 8
-        )
+        return self.builder.load(self.builder.bitcast(place, self.vector.llvm.as_pointer()), align=self.vector_bytes)
 
     def _store(self, value: Any, place: Any) -> None:
-        pointer = self.builder.bitcast(place, self.vector.llvm.as_pointer())
-        self.builder.store(value, pointer, align=self.vector.llvm.count * self.real.bitwidth // 8)
+        self.builder.store(value, self.builder.bitcast(place, self.vector.llvm.as_pointer()), align=self.vector_bytes)
