@@ -9,7 +9,7 @@ INLINE void row_tile(const int vectors, int64_t n_in, const real *x, const real 
     for (int64_t k = 0; k < n_in; k++, weights += leading) {
         const vector x_k = splat(x[k]);
         UNROLL
-        for (int j = 0; j < vectors; j++) accumulate(&sum[j], x_k, load(weights + j * LANES));
+        for (int j = 0; j < vectors; j++) accumulate_from(&sum[j], x_k, weights + j * LANES);
     }
     UNROLL
     for (int j = 0; j < vectors; j++) store(z + j * LANES, sum[j]);
