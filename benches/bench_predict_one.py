@@ -58,9 +58,7 @@ def test_one(workload, workers, timed, tables):
 def net_of(workload: Workload, backend: str) -> fastmlp.MLP:
     """The workload's net without its output activation, as the others compute it."""
     require(backend)
-    net = fastmlp.MLP(
-        workload.layer_sizes, activation=workload.activation, rng=0, backend=backend, n_threads=N_THREADS
-    )
+    net = fastmlp.MLP(workload.layer_sizes, activation=workload.activation, rng=0, backend=backend, n_threads=N_THREADS)
     net.set_weights(*zip(*workload.parameters()))
     return net
 

@@ -327,7 +327,7 @@ class MLP(Parametrized):
         RuntimeError
             If the numba backend cannot be used here.
         ValueError
-            If a layer is too wide for the stack: beyond some 10,000 units.
+            If a layer is too wide to be computed on the stack: beyond some 5,000 units.
         """
         from fastmlp._jit._function import compile_net
 

@@ -70,14 +70,22 @@ def _constant(context: Any, builder: ir.IRBuilder, _: CompiledNetType, net: Comp
 
 @overload_attribute(CompiledNetType, "n_inputs")
 def _n_inputs(net: Any) -> Callable[[Any], int]:
-    n = net.n_inputs
-    return lambda net: n
+    n: int = net.n_inputs
+
+    def n_inputs(net: Any) -> int:
+        return n
+
+    return n_inputs
 
 
 @overload_attribute(CompiledNetType, "n_outputs")
 def _n_outputs(net: Any) -> Callable[[Any], int]:
-    n = net.n_outputs
-    return lambda net: n
+    n: int = net.n_outputs
+
+    def n_outputs(net: Any) -> int:
+        return n
+
+    return n_outputs
 
 
 # ---- what is checked

@@ -42,8 +42,8 @@ FORWARD, FORWARD_BATCH, VALUE_AND_JACOBIAN = NAMES = "forward", "forward_batch",
 
 # Examples that go through the net together. More of them would use each weight more often, and take more of the stack.
 BATCH_ROWS = 12
-# Of the stack, for one call. Threads have 512 KB and more.
-MOST_SCRATCH_BYTES = 256 * 1024
+# Of the stack, for a forward pass, and as much again for a Jacobian. Threads have 512 KB and more.
+MOST_SCRATCH_BYTES = 128 * 1024
 # Multiply-adds of a tile, and vectors of a loop, that are written out before the loop turns.
 UNROLLED_PRODUCTS = 16
 
@@ -163,8 +163,8 @@ class _Emitter:
     def emit(self) -> None:
         if not self._most(2 * self.widest + sum(layer.leading for layer in self.layers)):
             raise ValueError(
-                f"a layer of {max(layer.n_out for layer in self.layers)} units is too wide for jit(), whose calls keep "
-                f"{MOST_SCRATCH_BYTES >> 10} KB on the stack; use forward"
+                f"a layer of {max(layer.n_out for layer in self.layers)} units is too wide for jit(), whose calls work on "
+                f"the stack, in {MOST_SCRATCH_BYTES >> 10} KB; forward has no such limit"
             )
         reals = SCALARS[self.real].as_pointer()
         rows = [self._forward_rows(count) for count in sorted({1, self.batch_rows})]
@@ -281,7 +281,9 @@ class _Emitter:
                 for number, layer in enumerate(self.layers[1:], 1):
                     weights = _Matrix(self._moved(parameters, INT64(layer.parameters)), layer.leading)
                     following = _Matrix(buffers[number % 2], layer.leading)
-                    vectors = -(-layer.n_out // self.lanes)
+                    # softmax reads whole lines, which must not hold what was on the stack before
+                    unit_group = self.line if layer.activation == SOFTMAX else self.lanes
+                    vectors = -(-layer.n_out // unit_group) * unit_group // self.lanes
                     self._product(rows, layer.n_in, vectors, tangent, weights, None, following)
                     self._chain(rows, number, following, factors, outputs, following)
                     tangent = following
