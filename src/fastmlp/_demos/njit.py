@@ -115,7 +115,7 @@ def rollout(policy: Any, starts: Array, angles: Array) -> None:
 def learn_lorenz(path: Array, epochs: int, backend: str | None = None) -> fastmlp.MLP:
     """A net that gives the derivative of a state, trained on the states of a path and their surroundings."""
     rng = np.random.default_rng(0)
-    X = path[rng.integers(0, len(path), N_STATES)] + rng.normal(0.0, 1.0, (N_STATES, 3))
+    X = path[rng.integers(0, len(path), N_STATES)] + rng.normal(0.0, 0.5, (N_STATES, 3))
     slopes = np.empty_like(X)
     lorenz(X.T, slopes.T)
     size = slopes.std(axis=0)
@@ -157,7 +157,7 @@ def run(output: Path, backend: str | None, quick: bool) -> None:
     compiled = {function: numba.njit(function) for function in (lorenz, integrate, growth_rate, rollout)}
     n_steps = 2000 if quick else 20_000
     true_path = np.empty((n_steps + 1, 3))
-    true_path[0] = (1.0, 1.0, 25.0)
+    true_path[0] = (-8.0, -8.0, 27.0)  # close to the attractor
     compiled[integrate](compiled[lorenz], TIME_STEP, true_path)
 
     net = learn_lorenz(true_path, 20 if quick else 150, backend)

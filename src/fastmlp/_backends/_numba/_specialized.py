@@ -162,9 +162,10 @@ class _Emitter:
 
     def emit(self) -> None:
         if not self._most(2 * self.widest + sum(layer.leading for layer in self.layers)):
+            widest = max(layer.n_out for layer in self.layers)
             raise ValueError(
-                f"a layer of {max(layer.n_out for layer in self.layers)} units is too wide for jit(), whose calls work on "
-                f"the stack, in {MOST_SCRATCH_BYTES >> 10} KB; forward has no such limit"
+                f"a layer of {widest} units is too wide for jit(), whose calls work on the stack, in "
+                f"{MOST_SCRATCH_BYTES >> 10} KB; forward has no such limit"
             )
         reals = SCALARS[self.real].as_pointer()
         rows = [self._forward_rows(count) for count in sorted({1, self.batch_rows})]
