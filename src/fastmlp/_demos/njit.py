@@ -211,7 +211,7 @@ def draw(figure: "Figure", true_path: Array, path: Array, angles: Array) -> None
     panels["time"].plot(times, true_path[shown, 0], color=_figure.INK, linewidth=2.4, label="Lorenz system")
     panels["time"].plot(times, path[shown, 0], color=_figure.ORANGE, linewidth=1.2, label="net")
     panels["time"].set(xlabel="time", ylabel="$x$", title="Integrated through the net")
-    panels["time"].legend(loc="upper right")
+    _figure.legend_below(figure, panels["time"], columns=2)
     panels["side"].plot(path[:, 0], path[:, 2], color=_figure.BLUE, linewidth=0.4)
     panels["side"].set(xlabel="$x$", ylabel="$z$", title="The net's attractor")
     panels["poles"].plot(POLE_STEP * np.arange(angles.shape[1]), angles.T, color=_figure.GREEN, linewidth=0.5)
