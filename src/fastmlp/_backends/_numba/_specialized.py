@@ -282,9 +282,9 @@ class _Emitter:
                 for number, layer in enumerate(self.layers[1:], 1):
                     weights = _Matrix(self._moved(parameters, INT64(layer.parameters)), layer.leading)
                     following = _Matrix(buffers[number % 2], layer.leading)
-                    # softmax reads whole lines, which must not hold what was on the stack before
-                    unit_group = self.line if layer.activation == SOFTMAX else self.lanes
-                    vectors = -(-layer.n_out // unit_group) * unit_group // self.lanes
+                    # Softmax reads whole lines, which must not hold what was on the stack before.
+                    group = self.line if layer.activation == SOFTMAX else self.lanes
+                    vectors = -(-layer.n_out // group) * group // self.lanes
                     self._product(rows, layer.n_in, vectors, tangent, weights, None, following)
                     self._chain(rows, number, following, factors, outputs, following)
                     tangent = following
@@ -308,13 +308,13 @@ class _Emitter:
             pointer = Pointer(self.real)
             total = self._call(softmax_mean, (pointer, pointer, types.int64), outputs, d, INT64(layer.n_out))
             mean = spread(self.builder, total, self.vector.llvm)
-        for j in range(vectors):
-            at = self.builder.add(column, INT64(j * self.lanes))
+        with self._range(vectors) as j:
+            at = self.builder.add(column, self._times(j, self.lanes))
             value = self._load(self._moved(d, at))
             if mean is not None:
                 value = self.builder.fsub(value, mean)
             slope = self._load(self._moved(outputs if mean is not None else factors[number], at))
-            self._store(self.builder.fmul(value, slope), self._moved(to, INT64(j * self.lanes)))
+            self._store(self.builder.fmul(value, slope), self._moved(to, self._times(j, self.lanes)))
 
     def _jacobian_backward(
         self, parameters: Any, factors: list[Any], outputs: Any, jacobian: Any, column: Any, vectors: int
