@@ -69,7 +69,7 @@ class Predictor(partial[np.ndarray]):
 def _function(bound: BoundForward, place: np.ndarray, y: np.ndarray) -> Callable[..., np.ndarray]:
     run, argument, copy, shape, dtype = bound.run, bound.argument, y.copy, place.shape, place.dtype
     # To assign to a memoryview checks dtype and shape on the way: 100 ns, where asking for them first takes 180.
-    memory = memoryview(place) if place.ndim == 1 else None
+    memory: Any = place.data if place.ndim == 1 else None
     everything, ndarray = slice(None), np.ndarray
 
     def assign(x: Any) -> None:

@@ -100,7 +100,7 @@ def _require_array(net: CompiledNetType, name: str, given: Any, ndim: int, is_wr
     raise errors.TypingError(f"{name} is {given}; this compiled net takes {wanted}")
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _is_contiguous(array: Any) -> bool:
     step = array.itemsize
     for axis in range(array.ndim - 1, -1, -1):
@@ -160,7 +160,7 @@ def _forward(net: Any, x: Any, out: Any) -> Callable[..., None]:
     return forward
 
 
-@lower_builtin(CompiledNetType, CompiledNetType, types.Array, types.Array)  # type: ignore[untyped-decorator]
+@lower_builtin(CompiledNetType, CompiledNetType, types.Array, types.Array)
 def _lower_call(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
     """Typing takes a call of a net for one of its method, lowering does not."""
     return context.get_function((CompiledNetType, "__call__"), sig)(builder, values)
