@@ -84,8 +84,10 @@ void fastmlp_hvp(int64_t kernels, int64_t plan, int64_t derivatives, int64_t wor
 
 void fastmlp_forward_call(int64_t call, int64_t logits) {
     const fastmlp_call *c = at(call);
-    c->kernels->forward(c->plan, c->workspace, c->examples, c->n, c->out, logits);
+    if (c->n == 1) c->kernels->forward_one(c->plan, c->workspace, c->examples, c->out, logits);
+    else c->kernels->forward(c->plan, c->workspace, c->examples, c->n, c->out, logits);
 }
+void fastmlp_predict_call(int64_t call) { fastmlp_forward_call(call, 0); }
 double fastmlp_step_call(int64_t call, int64_t dropout_step) {
     const fastmlp_call *c = at(call);
     c->schedule->dropout_step = dropout_step;

@@ -24,7 +24,9 @@ void fastmlp_gradients_per_example(int64_t kernels, int64_t plan, int64_t deriva
 void fastmlp_hvp(int64_t kernels, int64_t plan, int64_t derivatives, int64_t workspace, int64_t examples, int64_t n, int64_t v, int64_t out);
 
 /* The same with all the arguments in a fastmlp_call, for calls that are made again and again: to convert an argument
- * takes Python as long as a small net takes for its answer. */
+ * takes Python as long as a small net takes for its answer. The examples of forward's are contiguous, of the net's dtype. */
 void fastmlp_forward_call(int64_t call, int64_t logits);
+/* With logits 0; Python passes one argument in 70 ns less than two. */
+void fastmlp_predict_call(int64_t call);
 double fastmlp_step_call(int64_t call, int64_t dropout_step);
 #endif

@@ -109,6 +109,8 @@ typedef struct {
     void (*gradients_per_example)(const fastmlp_plan *, const fastmlp_derivatives *, void *workspace, const fastmlp_examples *, int64_t n, void *out);
     /* v and out: arenas */
     void (*hvp)(const fastmlp_plan *, const fastmlp_derivatives *, void *workspace, const fastmlp_examples *, int64_t n, const void *v, void *out);
+    /* forward of one example whose features are reals of the net's dtype, side by side */
+    void (*forward_one)(const fastmlp_plan *, void *workspace, const fastmlp_examples *, void *out, int64_t logits);
 } fastmlp_kernels;
 
 /* The arguments of a call: forward's, or those of a run of one step. */

@@ -13,6 +13,7 @@
 #include "loss.h"
 #include "network.h"
 #include "derivatives.h"
+#include "one.h"
 
 const fastmlp_kernels KERNELS = {forward, layer_outputs, penalty, loss, gradients, backward, apply, train,
-                                 jacobian, jvp, gradients_per_example, hvp};
+                                 jacobian, jvp, gradients_per_example, hvp, forward_one};

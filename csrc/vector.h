@@ -109,6 +109,19 @@ INLINE void accumulate(vector *sum, vector a, vector b) {
 #endif
 }
 
+/* The same with b in memory, aligned: one instruction where a load and a product are two. */
+INLINE void accumulate_from(vector *sum, vector a, const real *b) {
+#if defined(__x86_64__) && HAS_FMA
+#if REAL_BITS == 32
+    __asm__("vfmadd231ps %1, %2, %0" : "+v"(*sum) : "m"(*(const vector *)b), "v"(a));
+#else
+    __asm__("vfmadd231pd %1, %2, %0" : "+v"(*sum) : "m"(*(const vector *)b), "v"(a));
+#endif
+#else
+    *sum = multiply_add(a, load(b), *sum);
+#endif
+}
+
 INLINE vector square_root(vector x) {
 #if defined(__x86_64__)
     return (vector)X86(sqrt)(x);

@@ -484,6 +484,7 @@ def calls_with_parameters():
 
 def other_calls():
     for value, error in WRONG_INTS:
+        yield lambda s, value=value: s.net.bind(value), error, "n is"
         yield lambda s, value=value: fastmlp.set_num_threads(value), error, "n is"
         yield lambda s, value=value: minibatches(X, Y, value), error, "batch_size is"
         yield lambda s, value=value: EarlyStopping(value), error, "patience is"
@@ -502,6 +503,12 @@ def other_calls():
         yield lambda s, value=value: schedules.constant(value), error, "lr is"
         yield lambda s, value=value: schedules.cosine(0.1, 10, final=value), error, "final is"
         yield lambda s, value=value: schedules.exponential(0.1, value), error, "factor is"
+    yield lambda s: s.net.bind(2**60), ValueError, "no memory can hold"
+    for value, error in ((X[0, :3], ValueError), (X, ValueError), (3.0, ValueError), ("1234", TypeError)):
+        yield lambda s, value=value: s.net.bind()(value), error, "x has"
+        yield lambda s, value=value: s.net.bind(2)(value), error, "x has"
+    for value in (1, "yes", None):
+        yield lambda s, value=value: s.net.jit(live=value), TypeError, "live is"
     yield lambda s: schedules.cosine(0.1, 10, warmup=10), ValueError, "warmup is 10; it must be less than epochs"
     yield lambda s: EarlyStopping(3, monitor="accuracy"), ValueError, "monitor is 'accuracy'"
     yield lambda s: EarlyStopping(3, restore_best=1), TypeError, "restore_best is"

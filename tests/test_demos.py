@@ -5,10 +5,10 @@ import sys
 
 import numpy as np
 import pytest
-from support import assert_close
+from support import assert_close, require
 
 import fastmlp
-from fastmlp._demos import DEMOS, _figure, batching, descent, digits, gates, minimal, sgd, xor
+from fastmlp._demos import DEMOS, _figure, batching, descent, digits, gates, minimal, njit, sgd, xor
 from fastmlp._demos._table import format_duration, format_table
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -221,6 +221,71 @@ def test_digits_are_read_right(backend, split):
         )
 
 
+# Compiled loops, as Python runs them
+
+
+def test_the_lorenz_system_rests_where_it_should():
+    place = np.sqrt(njit.BETA * (njit.RAYLEIGH - 1.0))
+    for y in ([0.0, 0.0, 0.0], [place, place, njit.RAYLEIGH - 1.0], [-place, -place, njit.RAYLEIGH - 1.0]):
+        slope = np.full(3, np.nan)
+        njit.lorenz(np.array(y), slope)
+        np.testing.assert_allclose(slope, 0.0, atol=1e-12)
+
+
+def test_integration_is_of_fourth_order():
+    def decay(y, out):
+        out[:] = -y * [1.0, 2.0]
+
+    errors = []
+    for n in (10, 20):
+        path = np.ones((n + 1, 2))
+        njit.integrate(decay, 1.0 / n, path)
+        errors.append(np.abs(path[-1] - np.exp([-1.0, -2.0])).max())
+    assert errors[1] < 1e-5
+    assert 14.0 < errors[0] / errors[1] < 20.0
+
+
+class Linear:
+    """y' = A y as a compiled net has it."""
+
+    def __init__(self, A):
+        self.A = np.array(A)
+
+    def value_and_jacobian(self, x, out, J):
+        out[:], J[:] = self.A @ x, self.A
+
+
+def test_growth_rate_is_the_largest_eigenvalue():
+    path = np.ones((3001, 2))
+    assert njit.growth_rate(Linear([[0.5, 1.0], [0.0, -1.0]]), 0.01, path) == pytest.approx(0.5, abs=0.02)
+    assert njit.growth_rate(Linear([[-0.7, 0.0], [0.3, -2.0]]), 0.01, path) == pytest.approx(-0.7, abs=0.02)
+
+
+def test_the_regulator_holds_poles_and_nothing_lets_them_fall():
+    def regulator(state, action):
+        action[0] = state @ njit.GAINS / njit.LARGEST_FORCE
+
+    def nothing(state, action):
+        action[0] = 0.0
+
+    starts = np.array([[0.1, 0.0, 0.1, 0.0], [-0.2, 0.1, -0.15, -0.1]], dtype=np.float32)
+    held, fallen = np.zeros((2, 2, 300), dtype=np.float32)
+    njit.rollout(regulator, starts, held)
+    njit.rollout(nothing, starts, fallen)
+    assert np.abs(held).max() < 0.4
+    assert (np.abs(fallen).max(axis=1) > 1.5).all()
+
+
+def test_a_net_learns_the_lorenz_system(backend):
+    path = np.empty((3001, 3))
+    path[0] = (-8.0, -8.0, 27.0)
+    njit.integrate(njit.lorenz, njit.TIME_STEP, path)
+    net = njit.learn_lorenz(path, 5, backend)
+    slopes = np.empty_like(path)
+    njit.lorenz(path.T, slopes.T)
+    assert np.abs(net.forward(path) - slopes).mean() < 0.05 * np.abs(slopes).mean()
+
+
 # Pictures and tables
 
 
@@ -229,6 +294,8 @@ def test_demo_runs_and_writes_its_picture(name, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     if name == "digits":
         pytest.importorskip("sklearn")
+    if name == "njit":
+        require("numba")
     backend = None if name in ("batching", "digits") else fastmlp.available_backends()[0]
     importlib.import_module(f"fastmlp._demos.{DEMOS[name].module}").run(tmp_path / "new", backend, True)
     picture = tmp_path / "new" / f"{name}.png"

@@ -15,14 +15,12 @@ import numpy as np
 
 from fastmlp import _backends, _description, _files, _threads
 from fastmlp._architecture import Architecture
-from fastmlp._backends._engine import Examples
 from fastmlp._checks import (
     check_architecture,
     check_initializer,
     check_inputs,
     check_out,
     check_path,
-    check_sample_weight,
     check_some,
     check_targets,
     is_sliced,
@@ -39,7 +37,9 @@ if TYPE_CHECKING:
     from fastmlp._checkpoint import Checkpoint
     from fastmlp._early_stopping import EarlyStopping
     from fastmlp._history import History
+    from fastmlp._jit._function import CompiledNet
     from fastmlp._optimizers import Optimizer
+    from fastmlp._predictor import Predictor
 
 
 class MLP(Differentiable):
@@ -305,6 +305,48 @@ class MLP(Differentiable):
         outputs = [np.empty((len(batch), size), self._dtype) for size in self.layer_sizes[1:]]
         self._engine.layer_outputs(batch, outputs)
         return tuple(output[0] for output in outputs) if single else tuple(outputs)
+
+    def jit(self, live: bool = False) -> "CompiledNet":
+        """This network as a function for compiled code, made by Numba for its architecture: docs/compiled.md.
+
+        Parameters
+        ----------
+        live : bool, default False
+            Whether it follows later changes of the parameters, instead of keeping those of now.
+
+        Returns
+        -------
+        CompiledNet
+            ``f(x, out)`` for one example, ``f.batch(X, out)``, ``f.value_and_jacobian(x, out, J)``: from Python,
+            ``@njit``, ``@cfunc`` and ``prange``.
+
+        Raises
+        ------
+        RuntimeError
+            If the numba backend cannot be used here.
+        ValueError
+            If a layer is too wide to be computed on the stack: beyond some 5,000 units.
+        """
+        from fastmlp._jit._function import compile_net
+
+        return compile_net(self._architecture, self._parameters, check_flag("live", live))
+
+    def bind(self, n: int = 1) -> "Predictor":
+        """A function that computes the outputs of ``n`` examples from buffers of its own: docs/compiled.md.
+
+        Parameters
+        ----------
+        n : int, default 1
+            1 is for a single example, of shape (n_0,).
+
+        Returns
+        -------
+        Predictor
+            ``p.x[:] = ...; p()``, or ``p(x)``; for one thread at a time. It follows the network's parameters.
+        """
+        from fastmlp._predictor import bind
+
+        return bind(self._engine, n, self._architecture)
 
     # --- losses ---
 

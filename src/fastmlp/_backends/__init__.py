@@ -10,6 +10,7 @@ import os
 import warnings
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -109,3 +110,18 @@ def make_engine(
     if _guards.active:
         _guards.check_after_each_call(engine)
     return engine
+
+
+def specialized_code(architecture: Architecture) -> Any:
+    """Machine code for one architecture, which the Numba backend makes; see _numba/_specialized.py.
+
+    Raises
+    ------
+    RuntimeError
+        If that backend cannot be used here.
+    """
+    if (reason := _reason_missing("numba")) is not None:
+        raise RuntimeError(f"jit() needs the numba backend, which cannot be used here: {reason}")
+    from fastmlp._backends._numba._specialized import code_for
+
+    return code_for(architecture)

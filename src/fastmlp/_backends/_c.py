@@ -43,6 +43,7 @@ class CKernels:
         self.isa: str = _fastmlp_c.ffi.string(lib.fastmlp_isa(table)).decode()
         self.table: int = table
         self.forward_call = lib.fastmlp_forward_call
+        self.predict_call = lib.fastmlp_predict_call
         self.step_call = lib.fastmlp_step_call
         self.forward = partial(lib.fastmlp_forward, table)
         self.layer_outputs = partial(lib.fastmlp_layer_outputs, table)

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastmlp._architecture import Architecture
 from fastmlp._backends._compiled_derivatives import CompiledDerivatives, DerivativeKernels
-from fastmlp._backends._engine import Examples, Schedule
+from fastmlp._backends._engine import BoundForward, Examples, Schedule
 from fastmlp._backends._plan import (
     INFERENCE_ROWS,
     TRAINING_ROWS,
@@ -36,6 +36,7 @@ class Kernels(Protocol):
 
     def forward(self, plan: int, workspace: int, examples: int, n: int, out: int, logits: int) -> None: ...
     def forward_call(self, call: int, logits: int) -> None: ...
+    def predict_call(self, call: int) -> None: ...
     def layer_outputs(self, plan: int, workspace: int, examples: int, n: int, outs: int) -> None: ...
     def penalty(self, plan: int) -> float: ...
     def loss(self, plan: int, workspace: int, examples: int, n: int) -> float: ...
@@ -227,6 +228,10 @@ class CompiledEngine:
         mine = self._take_inference_workspace()
         self._kernels.forward(self._inference.address, mine.address, address(record), n, address(out), int(logits))
         self._inference_workspaces.append(mine)
+
+    def bind(self, n: int) -> BoundForward:
+        call = self._new_forward_call(n)
+        return BoundForward(call.X, call.out, self._kernels.predict_call, call.call, (call, self))
 
     def layer_outputs(self, X: np.ndarray, outs: list[np.ndarray]) -> None:
         X = readable(X)

@@ -4,6 +4,7 @@ Everything that arrives here has been checked at the public edge. An engine neve
 keeps an argument.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -59,6 +60,19 @@ class Derivatives(Protocol):
         """The derivative along the arena ``direction`` of what `gradients` computes, into the arena ``out``."""
 
 
+class BoundForward(NamedTuple):
+    """``run(argument)`` computes y_hat of ``X`` (n, n_0) into ``out`` (n, n_L), one call at a time.
+
+    Both arrays are C-contiguous and of the net's dtype. ``memory`` must be kept as long as that may be called.
+    """
+
+    X: np.ndarray
+    out: np.ndarray
+    run: Callable[[Any], object]
+    argument: Any
+    memory: object
+
+
 class Engine(Protocol):
     """A backend at work on one net: an Architecture, its Layout and its arena of parameters."""
 
@@ -67,6 +81,9 @@ class Engine(Protocol):
 
     def forward_one(self, x: np.ndarray, logits: bool) -> np.ndarray:
         """A new array with y_hat, or the logits, of one example x (n_0,) of any real dtype and strides."""
+
+    def bind(self, n: int) -> BoundForward:
+        """Places for ``n`` examples and their outputs, and what computes these from those."""
 
     def layer_outputs(self, X: np.ndarray, outs: list[np.ndarray]) -> None:
         """Write the output of every layer into ``outs``, (n, n_l) each, C-contiguous, of the net's dtype."""

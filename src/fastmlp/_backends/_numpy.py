@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastmlp._architecture import Architecture
-from fastmlp._backends._engine import Examples, Schedule
+from fastmlp._backends._engine import BoundForward, Examples, Schedule
 from fastmlp._backends._numpy_derivatives import NumpyDerivatives
 from fastmlp._backends._numpy_functions import (
     ACTIVATIONS,
@@ -76,6 +76,11 @@ class NumpyEngine:
         out = np.empty(self._architecture.layer_sizes[-1], self._architecture.dtype)
         self.forward(x[None], out[None], logits)
         return out
+
+    def bind(self, n: int) -> BoundForward:
+        sizes, dtype = self._architecture.layer_sizes, self._architecture.dtype
+        X, out = np.zeros((n, sizes[0]), dtype), np.zeros((n, sizes[-1]), dtype)
+        return BoundForward(X, out, lambda _: self.forward(X, out, False), None, None)
 
     def layer_outputs(self, X: np.ndarray, outs: list[np.ndarray]) -> None:
         with np.errstate(all="ignore"):

@@ -33,14 +33,82 @@ from fastmlp._backends._numba._vector import at_least, choose, lanes, load, mult
 
 
 @inline
+def identity(z: Vector) -> Vector:
+    return z
+
+
+@inline
+def relu(z: Vector) -> Vector:
+    return at_least(z, splat(0, z))
+
+
+@inline
+def leaky_relu(z: Vector) -> Vector:
+    return choose(z < splat(0, z), z * splat(LEAKY_RELU_SLOPE, z), z)
+
+
+@inline
+def elu(z: Vector) -> Vector:
+    return choose(z > splat(0, z), z, exponential_minus_one(z))
+
+
+# Derivatives that the output tells.
+
+
+@inline
+def identity_derivative(a: Vector) -> Vector:
+    return splat(1, a)
+
+
+@inline
+def relu_derivative(a: Vector) -> Vector:
+    return choose(a > splat(0, a), splat(1, a), splat(0, a))
+
+
+@inline
+def leaky_relu_derivative(a: Vector) -> Vector:
+    return choose(a > splat(0, a), splat(1, a), splat(LEAKY_RELU_SLOPE, a))
+
+
+@inline
+def elu_derivative(a: Vector) -> Vector:
+    return choose(a > splat(0, a), splat(1, a), a + splat(1, a))
+
+
+@inline
+def sigmoid_derivative(a: Vector) -> Vector:
+    return a * (splat(1, a) - a)
+
+
+@inline
+def tanh_derivative(a: Vector) -> Vector:
+    return multiply_add(-a, a, splat(1, a))
+
+
+# Each activation's function of z, and its derivative: of z for those in DERIVATIVE_FROM_INPUT, of the output else.
+FUNCTIONS = {
+    IDENTITY: (identity, identity_derivative),
+    RELU: (relu, relu_derivative),
+    LEAKY_RELU: (leaky_relu, leaky_relu_derivative),
+    ELU: (elu, elu_derivative),
+    SOFTPLUS: (softplus, logistic),
+    SIGMOID: (logistic, sigmoid_derivative),
+    TANH: (hyperbolic_tangent, tanh_derivative),
+    GELU: (gelu, gelu_derivative),
+    SILU: (silu, silu_derivative),
+    EXP: (exponential, identity),
+}
+
+
+@inline
 def activate(activation: int, z: Vector) -> Vector:
     """f(z) of a hidden or output activation; softmax stands in _loss.py."""
     if activation == RELU:
-        return at_least(z, splat(0, z))
+        return relu(z)
     if activation == LEAKY_RELU:
-        return choose(z < splat(0, z), z * splat(LEAKY_RELU_SLOPE, z), z)
+        return leaky_relu(z)
     if activation == ELU:
-        return choose(z > splat(0, z), z, exponential_minus_one(z))
+        return elu(z)
     if activation == SOFTPLUS:
         return softplus(z)
     if activation == SIGMOID:
@@ -59,27 +127,25 @@ def activate(activation: int, z: Vector) -> Vector:
 @inline
 def derivative(activation: int, z: Vector, a: Vector) -> Vector:
     """f'(z), given z and a = f(z): mostly a polynomial of a, which needs no z."""
-    zero = splat(0, z)
-    one = splat(1, z)
     if activation == RELU:
-        return choose(a > zero, one, zero)
+        return relu_derivative(a)
     if activation == LEAKY_RELU:
-        return choose(a > zero, one, splat(LEAKY_RELU_SLOPE, z))
+        return leaky_relu_derivative(a)
     if activation == ELU:
-        return choose(a > zero, one, a + one)
+        return elu_derivative(a)
     if activation == SOFTPLUS:
         return logistic(z)
     if activation == SIGMOID:
-        return a * (one - a)
+        return sigmoid_derivative(a)
     if activation == TANH:
-        return multiply_add(-a, a, one)
+        return tanh_derivative(a)
     if activation == GELU:
         return gelu_derivative(z)
     if activation == SILU:
         return silu_derivative(z)
     if activation == EXP:
         return a
-    return one
+    return splat(1, z)
 
 
 @kernel

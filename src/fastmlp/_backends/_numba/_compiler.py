@@ -334,22 +334,31 @@ class Entry(NamedTuple):
     args: tuple[Any, ...]
 
 
+def declare(module: ir.Module, kernel: Kernel, args: tuple[Any, ...]) -> tuple[Any, Any]:
+    """A kernel, compiled for some argument types, as a function of an IR module, and the result of its compilation.
+
+    Its values are passed as they are but for tuples, which the calling convention unpacks.
+    """
+    result = kernel.compile(args)
+    restype, argtypes = result.signature.return_type, result.signature.args
+    kind = contexts().target.call_conv.get_function_type(restype, argtypes)
+    return ir.Function(module, kind, result.fndesc.llvm_func_name), result
+
+
 def _entry_module(entry: Entry) -> tuple[_Library, str]:
     """The library that holds the kernel, and the IR of a C function around it."""
-    result = entry.kernel.compile(entry.args)
-    context = contexts().target
-    convention = context.call_conv
-    restype, argtypes = result.signature.return_type, result.signature.args
     module = ir.Module(entry.name)
+    callee, result = declare(module, entry.kernel, entry.args)
+    context = contexts().target
+    restype, argtypes = result.signature.return_type, result.signature.args
     is_void = restype == types.void
     c_type = ir.FunctionType(
         ir.VoidType() if is_void else context.get_value_type(restype),
         [context.get_value_type(argument) for argument in argtypes],
     )
-    callee = ir.Function(module, convention.get_function_type(restype, argtypes), result.fndesc.llvm_func_name)
     function = ir.Function(module, c_type, entry.name)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
-    value = convention.call(builder, callee, restype, argtypes, function.args)
+    value = context.call_conv.call(builder, callee, restype, argtypes, function.args)
     if is_void:
         builder.ret_void()
     else:
@@ -359,24 +368,33 @@ def _entry_module(entry: Entry) -> tuple[_Library, str]:
 
 def emit_object(entries: list[Entry], target: Target) -> bytes:
     """The entries and all they call as one object for ``target``."""
+    with compiling(target):
+        modules = [_entry_module(entry) for entry in entries]
+        names = {entry.name for entry in entries}
+        return link([text for _, text in modules], [library for library, _ in modules], names, target)
+
+
+def link(texts: list[str], libraries: "list[_Library]", names: set[str], target: Target) -> bytes:
+    """Modules of IR and the libraries that they call, optimized together; ``names`` can be found in the object."""
+    seen: set[_Library] = set()
+    texts = texts + [text for library in libraries for each in library.with_callees(seen) for text in each.texts]
+    machine = target_machine(target)
+    module = llvm.parse_assembly("")
+    for text in texts:
+        module.link_in(llvm.parse_assembly(text))
+    module.triple = llvm.get_process_triple()
+    module.data_layout = str(machine.target_data)
+    _hide_all_but(names, module)
+    module.verify()
+    _optimize(module, machine)
+    return bytes(machine.emit_object(module))
+
+
+@contextmanager
+def compiling(target: Target) -> Iterator[None]:
+    """What has to hold while kernels are compiled and linked."""
     with global_compiler_lock, compiling_for(target), _without_garbage_collection():
-        seen: set[_Library] = set()
-        texts: list[str] = []
-        for entry in entries:
-            library, text = _entry_module(entry)
-            texts.append(text)
-            for each in library.with_callees(seen):
-                texts += each.texts
-        machine = target_machine(target)
-        module = llvm.parse_assembly("")
-        for text in texts:
-            module.link_in(llvm.parse_assembly(text))
-        module.triple = llvm.get_process_triple()
-        module.data_layout = str(machine.target_data)
-        _hide_all_but({entry.name for entry in entries}, module)
-        module.verify()
-        _optimize(module, machine)
-        return bytes(machine.emit_object(module))
+        yield
 
 
 @contextmanager

@@ -212,6 +212,12 @@ def forward_call(call: Call, logits: int) -> None:
 
 
 @kernel
+def predict_call(call: Call) -> None:
+    """forward_call with logits 0."""
+    forward_alone(call.plan, call.workspace, call.examples, call.n, call.out, 0)
+
+
+@kernel
 def step_call(call: Call, dropout_step: int) -> float:
     """The training step that a call record describes, on one thread; where it is worth several, nothing is done and
     NaN returned."""
@@ -238,5 +244,6 @@ def entries(real: Any) -> list[Entry]:
         Entry("threads_for_run", threads_for_run, (plan, Pointer(SCHEDULE))),
         Entry("forward", forward, (plan, reals, examples, integer, reals, integer)),
         Entry("forward_call", forward_call, (call, integer)),
+        Entry("predict_call", predict_call, (call,)),
         Entry("step_call", step_call, (call, integer)),
     ]

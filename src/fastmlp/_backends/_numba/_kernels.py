@@ -32,6 +32,7 @@ _SIGNATURES = {
     "threads_for_run": "int64_t(*)(int64_t plan, int64_t schedule)",
     "forward": "int64_t(*)(int64_t plan, int64_t workspace, int64_t examples, int64_t n, int64_t out, int64_t logits)",
     "forward_call": "void(*)(int64_t call, int64_t logits)",
+    "predict_call": "void(*)(int64_t call)",
     "step_call": "double(*)(int64_t call, int64_t dropout_step)",
 }
 _FORWARD, _LAYER_OUTPUTS, _LOSS, _GRADIENTS, _BACKWARD, _APPLY, _TRAIN = range(7)  # as in _entries.py
@@ -113,6 +114,7 @@ class NumbaKernels:
         self._forward = functions["forward"]
         self._step_call = functions["step_call"]
         self.forward_call = functions["forward_call"]
+        self.predict_call = functions["predict_call"]
         self.penalty = functions["penalty"]
 
     def derivatives(self) -> "NumbaDerivativeKernels":
