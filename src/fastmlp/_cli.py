@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     export_c = commands.add_parser(
         "export-c",
         help="write a saved network as one C file",
-        description="Write a network that MLP.save or a Checkpoint wrote as one C99 file; its comment tells how to use it.",
+        description="Write a network from a file of MLP.save or Checkpoint as one C99 file; its comment tells the use.",
     )
     export_c.add_argument("model", metavar="FILE", help="the network, such as model.safetensors")
     export_c.add_argument("-o", "--output", required=True, metavar="FILE", help="the C file, such as model.c")
