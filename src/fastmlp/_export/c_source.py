@@ -101,9 +101,9 @@ int main(void)
         real actual[n_outputs], largest = SMALLEST_NORMAL;
         forward(reference_inputs[i], actual);
         for (int j = 0; j < n_outputs; j++)
-            if (absolute(expected[j]) > largest && absolute(expected[j]) <= LARGEST) largest = absolute(expected[j]);
+            if (FABS(expected[j]) > largest && FABS(expected[j]) <= LARGEST) largest = FABS(expected[j]);
         for (int j = 0; j < n_outputs; j++) {
-            const real error = absolute(actual[j] - expected[j]) / (largest * EPSILON);
+            const real error = FABS(actual[j] - expected[j]) / (largest * EPSILON);
             if (actual[j] == expected[j] || (actual[j] != actual[j] && expected[j] != expected[j])) continue;
             if (!(error <= worst)) worst = error;
             if (!(error <= most_ulp) || (HAS_FMA && has_exact_references)) {
@@ -150,7 +150,7 @@ class _Source:
         self.activations = (*net.activations, net.output_activation)
         self.leading = [leading_dimension(n, net.dtype) for n in net.layer_sizes[1:]]
         called = {FUNCTION_OF_ACTIVATION[activation] for activation in self.activations if activation != "identity"}
-        self.text, names = functions(self.dtype, {"dense", "absolute", *called})
+        self.text, names = functions(self.dtype, {"dense", *called})
         names += ["forward", *(f"apply_{activation}" for activation in self.activations)]
         self.functions = {function: f"{name}_{function}" for function in names}
         tables = ["n_inputs", "n_outputs", "n_references", "has_exact_references", "most_ulp"]
