@@ -37,8 +37,10 @@ RECIPES: dict[str, list[_Step]] = {
     "exp": [("Exp", ("z",), {})],
     "softmax": [("Softmax", ("z",), {"axis": -1})],
 }
-# onnxruntime has no Elu, Softplus and Erf in double: the first two are made of others, erf is computed in float.
+# onnxruntime has no Elu, Softplus and Erf in double: the first two are made of others, erf is computed in float. An
+# attribute is float, too: for LeakyRelu's slope that is not enough.
 RECIPES_FLOAT64 = RECIPES | {
+    "leaky_relu": [("Mul", ("z", LEAKY_RELU_SLOPE), {}), ("Max", ("z", "Mul"), {})],
     "elu": [
         ("Relu", ("z",), {}),
         ("Sub", ("z", "Relu"), {}),
