@@ -211,7 +211,7 @@ def test_exports_that_disagree_are_not_shown():
     outputs = np.zeros(3, np.float32)
     assert export.agreement(outputs, outputs) == "same bits"
     assert export.agreement(outputs + np.float32(1e-7), outputs) == "within 1e-07"
-    with pytest.raises(AssertionError, match="outputs differ by 1e-04"):
+    with pytest.raises(AssertionError, match="outputs differ by 1.0e-04"):
         export.agreement(outputs + np.float32(1e-4), outputs)
 
 
