@@ -517,6 +517,27 @@ def other_calls():
         yield lambda s, path=path: s.net.save(path), TypeError, "path is"
         yield lambda s, path=path: MLP.load(path), TypeError, "path is"
         yield lambda s, path=path: Checkpoint(path), TypeError, "path is"
+        yield lambda s, path=path: s.net.export_c(path), TypeError, "path is"
+        yield lambda s, path=path: s.net.to_onnx(path), TypeError, "path is"
+    for name, error in (
+        (None, TypeError),
+        (3, TypeError),
+        (b"mlp", TypeError),
+        ("", ValueError),
+        ("2nd", ValueError),
+        ("_mlp", ValueError),
+        ("a-b", ValueError),
+        ("m\u00fc", ValueError),
+        ("mlp\n", ValueError),
+        ("m" * 24, ValueError),
+    ):
+        yield lambda s, name=name: s.net.export_c("no such folder/net.c", name), error, "name is"
+    yield lambda s: s.net.export_c("no such folder/net.c"), FileNotFoundError, "no such folder"
+    yield lambda s: s.net.to_onnx("no such folder/net.onnx"), FileNotFoundError, "no such folder"
+    for net in (None, 3, MLP):
+        yield lambda s, net=net: fastmlp.interop.to_torch(net), TypeError, "net is a"
+        yield lambda s, net=net: fastmlp.interop.from_torch(net), TypeError, "module is a"
+    yield lambda s: fastmlp.interop.to_torch(s.net, logits=1), TypeError, "logits is"
     yield lambda s: s.net.save("no such folder/net"), FileNotFoundError, "no such folder"
     yield lambda s: MLP.load("no such file"), FileNotFoundError, "no such file"
     yield lambda s: MLP.load(os.curdir), ValueError, "no regular file"

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from support import run_python
+from support import make_net, run_python
 
 from fastmlp import _cli
 from fastmlp._bench import _command
@@ -151,6 +151,30 @@ def test_runs_as_a_module(tmp_path):
         "except SystemExit as end:\n    assert not end.code, end.code\n"
     )
     assert "theta" in printed
+
+
+def test_export_c_writes_the_file_that_the_method_writes(tmp_path, capsys):
+    net, _ = make_net((3, 4, 2), output_activation="softmax", backend="numpy")
+    net.save(tmp_path / "net.safetensors")
+    net.export_c(tmp_path / "expected.c", "iris")
+    arguments = ["export-c", str(tmp_path / "net.safetensors"), "-o", str(tmp_path / "net.c"), "--name", "iris"]
+    assert _cli.main(arguments) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'net.c'}: 26 parameters, iris_forward\n"
+    assert (tmp_path / "net.c").read_bytes() == (tmp_path / "expected.c").read_bytes()
+
+
+def test_export_c_fails_in_one_line(tmp_path, capsys):
+    net, _ = make_net((3, 4, 2), backend="numpy")
+    path = str(tmp_path / "net.safetensors")
+    assert "no such file" in failure_of(["export-c", "no such file", "-o", str(tmp_path / "net.c")], capsys)
+    (tmp_path / "net.safetensors").write_bytes(b"something else")
+    assert "cannot be loaded" in failure_of(["export-c", path, "-o", str(tmp_path / "net.c")], capsys)
+    net.save(path)
+    assert "name is '2nd'" in failure_of(["export-c", path, "-o", str(tmp_path / "net.c"), "--name", "2nd"], capsys)
+    assert "no such folder" in failure_of(["export-c", path, "-o", str(tmp_path / "no such folder" / "net.c")], capsys)
+    with pytest.raises(SystemExit, match="2"):
+        _cli.main(["export-c", path])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net.safetensors"]
 
 
 def test_command_line_imports_nothing_heavy():

@@ -8,7 +8,7 @@ import pytest
 from support import assert_close, require
 
 import fastmlp
-from fastmlp._demos import DEMOS, _figure, batching, descent, digits, gates, minimal, njit, sgd, xor
+from fastmlp._demos import DEMOS, _figure, batching, descent, digits, export, gates, minimal, njit, sgd, xor
 from fastmlp._demos._table import format_duration, format_table
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -188,6 +188,38 @@ def test_seconds_per_call_counts_calls():
     seconds = batching.seconds_per_call(calls.append, "x", budget=0.001)
     assert len(calls) >= 1 + 3 + batching.N_RUNS
     assert 0 < seconds < 0.001
+
+
+# Export
+
+
+def test_exports_agree(tmp_path, backend, capsys):
+    net = export.make_network(1, backend)
+    X = export.observations()
+    found = export.ways(net, tmp_path)
+    assert list(found)[0] == f"fastmlp, backend {backend}"
+    for way in found.values():
+        assert_close(way.outputs(X), net.forward(X), "float32")
+        assert 0 < way.timer(3) < 1
+    printed = capsys.readouterr().out
+    for name, start in (("C", "C99"), ("onnxruntime", "onnxruntime"), ("PyTorch", "PyTorch")):
+        assert any(way.startswith(start) for way in found) != (f"Without {name}: " in printed)
+    assert (tmp_path / "policy.onnx").exists()
+
+
+def test_exports_that_disagree_are_not_shown():
+    outputs = np.zeros(3, np.float32)
+    assert export.agreement(outputs, outputs) == "same bits"
+    assert export.agreement(outputs + np.float32(1e-7), outputs) == "within 1e-07"
+    with pytest.raises(AssertionError, match="outputs differ by 1.0e-04"):
+        export.agreement(outputs + np.float32(1e-4), outputs)
+
+
+def test_without_a_compiler_the_demo_goes_on(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    net = export.make_network(0, "numpy")
+    assert not any("C99" in name for name in export.ways(net, tmp_path))
+    assert "Without C: there is no C compiler here (gcc, clang, cc)" in capsys.readouterr().out
 
 
 # Digits

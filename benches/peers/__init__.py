@@ -33,8 +33,8 @@ PEERS = {
     "JAX": Peer("jax_jit", "JAX", ("jax",)),
     "JAX, by step": Peer("jax_jit", "JAXByStep", ("jax",), ("fit",)),
     "scikit-learn": Peer("scikit_learn", "ScikitLearn", ("sklearn",)),
-    "onnxruntime": Peer("onnx_runtime", "ONNXRuntime", ("onnx", "onnxruntime"), ("forward", "one")),
-    "OpenVINO": Peer("open_vino", "OpenVINO", ("onnx", "openvino"), ("forward", "one"), ("float32",)),
+    "onnxruntime": Peer("onnx_runtime", "ONNXRuntime", ("onnxruntime",), ("forward", "one")),
+    "OpenVINO": Peer("open_vino", "OpenVINO", ("openvino",), ("forward", "one"), ("float32",)),
 }
 
 

@@ -7,7 +7,7 @@ import onnxruntime
 
 from fastmlp._bench._contenders import Way
 from fastmlp._bench._workload import Array, Workload
-from peers.onnx_file import onnx_model
+from fastmlp._export.onnx_file import onnx_model
 
 ERRORS_ALONE = 3
 
@@ -22,6 +22,7 @@ class ONNXRuntime:
         options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
         options.inter_op_num_threads = 1
         options.log_severity_level = ERRORS_ALONE
-        model = onnx_model(self.workload, len(inputs))
+        hidden = [self.workload.activation] * (len(self.workload.layer_sizes) - 2)
+        model = onnx_model(self.workload.parameters(), [*hidden, "identity"], len(inputs))
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         return partial(session.run, None, {"X": inputs})

@@ -6,7 +6,7 @@ import openvino
 
 from fastmlp._bench._contenders import Way
 from fastmlp._bench._workload import Array, Workload
-from peers.onnx_file import onnx_model
+from fastmlp._export.onnx_file import onnx_model
 
 
 class OpenVINO:
@@ -16,7 +16,8 @@ class OpenVINO:
     def logits(self, X: Array) -> Way:
         inputs = X.reshape(-1, X.shape[-1])
         core = openvino.Core()
-        model = core.read_model(onnx_model(self.workload, len(inputs)))
+        hidden = [self.workload.activation] * (len(self.workload.layer_sizes) - 2)
+        model = core.read_model(onnx_model(self.workload.parameters(), [*hidden, "identity"], len(inputs)))
         settings = {
             "INFERENCE_NUM_THREADS": os.environ["OMP_NUM_THREADS"],
             "INFERENCE_PRECISION_HINT": "f32",

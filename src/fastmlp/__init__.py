@@ -3,7 +3,7 @@
 Public names only. `MLP` is the network; an optimizer trains it, through its own ``step`` or through `MLP.fit`.
 """
 
-from fastmlp import schedules
+from fastmlp import interop, schedules
 from fastmlp._backends import available_backends
 from fastmlp._checkpoint import Checkpoint
 from fastmlp._config import show_config
@@ -29,6 +29,7 @@ __all__ = [
     "RMSprop",
     "__version__",
     "available_backends",
+    "interop",
     "minibatches",
     "schedules",
     "set_num_threads",

@@ -18,8 +18,8 @@ import numpy as np
 from fastmlp import _files, _fingerprint, _safetensors
 from fastmlp._checks import check_path
 from fastmlp._numbers import check_whole
-from fastmlp._safetensors import AnyPath
 from fastmlp._update import BETA1_POWER, BETA2_POWER
+from fastmlp._whole_file import AnyPath
 
 if TYPE_CHECKING:
     from fastmlp._early_stopping import EarlyStopping

@@ -1,4 +1,4 @@
-"""The command line: ``fastmlp demo [NAME]``, ``fastmlp bench`` and ``fastmlp config``."""
+"""The command line: ``fastmlp demo [NAME]``, ``bench``, ``config`` and ``export-c``."""
 
 import argparse
 import importlib
@@ -11,6 +11,7 @@ from fastmlp._bench._command import run_apart
 from fastmlp._config import show_config
 from fastmlp._demos import DEFAULT_DEMO, DEMOS
 from fastmlp._demos._extras import MissingExtra
+from fastmlp._mlp import MLP
 
 EPILOG = "demos:\n" + "\n".join(f"  {name:<9} {demo.summary}" for name, demo in DEMOS.items())
 
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "config":
         show_config()
         return 0
+    if options.command == "export-c":
+        return _export_c(options.model, options.output, options.name)
     try:
         _backends.resolve(options.backend)
     except (RuntimeError, ValueError) as error:
@@ -93,6 +96,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--quick", action="store_true", help="small nets alone, and less time for each")
     commands.add_parser("config", help="show backends, instruction set, threads and versions")
+    export_c = commands.add_parser(
+        "export-c",
+        help="write a saved network as one C file",
+        description="Write a network from a file of MLP.save or Checkpoint as one C99 file; its comment tells the use.",
+    )
+    export_c.add_argument("model", metavar="FILE", help="the network, such as model.safetensors")
+    export_c.add_argument("-o", "--output", required=True, metavar="FILE", help="the C file, such as model.c")
+    export_c.add_argument(
+        "--name", default="mlp", help="stands in front of what the file defines: NAME_forward (default: %(default)s)"
+    )
     return parser
 
 
@@ -108,6 +121,16 @@ def _run_demo(name: str, output: Path, backend: str | None, quick: bool) -> int:
         module.run(output, backend, quick)
     except (MissingExtra, OSError) as error:
         return _fail(str(error))
+    return 0
+
+
+def _export_c(model: str, output: str, name: str) -> int:
+    try:
+        net = MLP.load(model)
+        net.export_c(output, name)
+    except (OSError, ValueError, RuntimeError) as error:
+        return _fail(str(error))
+    print(f"{output}: {net.n_parameters:,} parameters, {name}_forward")
     return 0
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from fastmlp import _safetensors
 from fastmlp._architecture import Architecture
 from fastmlp._checks import check_architecture, check_name
-from fastmlp._safetensors import AnyPath, TensorFile, shown
+from fastmlp._safetensors import TensorFile, shown
 from fastmlp._version import __version__
+from fastmlp._whole_file import AnyPath
 
 FORMAT = "fastmlp"
 CHECKPOINT = "fastmlp-checkpoint"

@@ -29,9 +29,10 @@ from fastmlp._checks import (
 from fastmlp._differentiable import Differentiable
 from fastmlp._initializers import Initializer, initialize
 from fastmlp._layout import Layout
-from fastmlp._numbers import check_whole
+from fastmlp._numbers import check_flag, check_whole
 from fastmlp._quick_checks import FLOAT64, QuickChecks
 from fastmlp._row_blocks import comes_in_blocks, loss_in_blocks, row_blocks
+from fastmlp._whole_file import write_whole
 
 if TYPE_CHECKING:
     from fastmlp._checkpoint import Checkpoint
@@ -567,3 +568,50 @@ class MLP(Differentiable):
             for name, parameters in _files.named(net._weights, net._biases).items():
                 file.read_into(parameters, name)
         return net
+
+    # --- other forms; fastmlp.interop has PyTorch ---
+
+    def export_c(self, path: str | os.PathLike[str], name: str = "mlp") -> None:
+        """Write the network as one C99 file with its parameters: ``NAME_forward(x, y)`` for one example.
+
+        It needs nothing but the standard library, and allocates nothing. The comment at its top tells how to compile
+        it and its test. With fused multiply-add its outputs are the same bits as the compiled backends', subnormal
+        numbers excepted; without, they agree within rounding.
+
+        Parameters
+        ----------
+        path : path
+            The file; it is replaced as a whole or not at all.
+        name : str, default "mlp"
+            Stands in front of everything that the file defines.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``name`` is no identifier of C that begins with a letter, or too long.
+        """
+        from fastmlp._export import c_source
+
+        pieces = c_source.c_source(self, name)
+        write_whole(check_path("path", path), (piece.encode() for piece in pieces))
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network in the ONNX format (operator set 17): input ``X`` (n, n_0), output ``Y`` (n, n_L).
+
+        The number of examples n is free. The onnx package is not needed.
+
+        Parameters
+        ----------
+        path : path
+            The file; it is replaced as a whole or not at all.
+
+        Raises
+        ------
+        ValueError
+            If the parameters take 2 GB or more, which is the most that the format holds.
+        """
+        from fastmlp._export import onnx_file
+
+        activations = (*self.activations, self.output_activation)
+        model = onnx_file.onnx_model(list(zip(self._weights, self._biases)), activations)
+        write_whole(check_path("path", path), [model])

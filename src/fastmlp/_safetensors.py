@@ -7,17 +7,15 @@ Everything in a file is checked before it is believed, and nothing is allocated 
 import json
 import os
 import stat
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from io import BufferedReader
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-AnyPath = str | os.PathLike[str]
+from fastmlp._whole_file import AnyPath, write_whole
 
 # Or its parts, to be written one after the other as one vector.
 Tensor = np.ndarray | list[np.ndarray]
@@ -61,39 +59,18 @@ def write(
 
     An older file of that name is replaced once the new one is complete, or becomes ``previous``.
     """
-    target = Path(os.path.realpath(path))
     # Others may save to the same path now. A fit has its checkpoint to itself, and killed often it leaves one file.
-    mine = "" if checksum else f".{os.getpid()}-{threading.get_ident()}"
-    partial = target.with_name(f"{target.name}{mine}.partial")
-    header = _header(metadata, tensors, checksum)
-    try:
-        with open(partial, "wb") as file:
-            hashed = blake2b(digest_size=CHECKSUM_BYTES)
-            for piece in _pieces(header, tensors):
-                file.write(piece)
-                hashed.update(piece)
-            if checksum:
-                file.write(hashed.digest())
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None:
-            _keep(target, Path(previous))
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    partial = "partial" if checksum else None
+    pieces = _pieces(_header(metadata, tensors, checksum), tensors)
+    write_whole(path, _with_checksum(pieces) if checksum else pieces, partial=partial, previous=previous)
 
 
-def _keep(target: Path, previous: Path) -> None:
-    """Give a file another name, too, so that there is always one under its own."""
-    link = previous.with_name(f"{previous.name}.partial")
-    link.unlink(missing_ok=True)
-    try:
-        os.link(target, link)
-        os.replace(link, previous)
-    except OSError:  # not every file system has hard links
-        os.replace(target, previous)
-    link.unlink(missing_ok=True)  # it is there still if both names meant the same file before
+def _with_checksum(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    hashed = blake2b(digest_size=CHECKSUM_BYTES)
+    for piece in pieces:
+        yield piece
+        hashed.update(piece)
+    yield hashed.digest()
 
 
 def _header(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], checksum: bool) -> bytes:
@@ -138,16 +115,6 @@ def _rows_of(array: np.ndarray) -> Iterator[np.ndarray]:
 def _bytes_of(array: np.ndarray) -> memoryview:
     """The memory of a contiguous array."""
     return memoryview(array.reshape(-1).view(np.uint8).data)
-
-
-def _sync_folder(folder: Path) -> None:
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # --- reading ---

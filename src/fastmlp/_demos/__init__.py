@@ -21,6 +21,7 @@ DEMOS = {
     "descent": Demo("descent", "gradient descent on 4 x1^2 + x2^2: gradients, level curves, learning rates"),
     "sgd": Demo("sgd", "batch gradient descent, mini-batches and single examples: loss against updates and time"),
     "batching": Demo("batching", "one gradient computed four ways; time per example against batch size"),
+    "export": Demo("export", "a trained net as C, ONNX and PyTorch: the same numbers, and the time of one example"),
     "digits": Demo("digits", "handwritten digits on every backend: accuracy, time, examples per second"),
     "njit": Demo("njit", "nets inside compiled loops: the Lorenz system integrated, a policy's rollouts"),
 }
