@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmlp._backends._engine import Examples
-from fastmlp._checkpoint import Checkpoint
 from fastmlp._checks import (
     KERNEL_DTYPES,
     check_inputs,
     check_numbers,
     check_sample_weight,
     check_targets,
+    is_masked,
     is_sparse,
 )
 from fastmlp._early_stopping import EarlyStopping
@@ -22,6 +22,7 @@ from fastmlp._numbers import check_whole
 from fastmlp._training_data import TrainingData
 
 if TYPE_CHECKING:
+    from fastmlp._checkpoint import Checkpoint
     from fastmlp._mlp import MLP
 
 Callback = Callable[["MLP", History], Any]
@@ -44,7 +45,7 @@ def check_rows(X: Any, n_features: int, dtype: np.dtype) -> Any:
     """X of shape (n, n_features): an array, or a sparse matrix in a form that rows can be picked from."""
     if is_sparse(X):
         rows = X.tocsr()
-    elif isinstance(X, np.ndarray) and not isinstance(X, np.ma.MaskedArray):
+    elif isinstance(X, np.ndarray) and not is_masked(X):
         rows = np.asarray(X)
     else:
         rows = check_numbers("X", X, dtype)
@@ -94,8 +95,12 @@ def check_early_stopping(early_stopping: Any, has_validation: bool) -> EarlyStop
     return rule
 
 
-def check_callbacks(callbacks: Any) -> tuple[tuple[Callback, ...], tuple[Checkpoint, ...]]:
+def check_callbacks(callbacks: Any) -> "tuple[tuple[Callback, ...], tuple[Checkpoint, ...]]":
     """The functions and the checkpoints among one callback, or any number of them in a row."""
+    if callbacks == ():
+        return (), ()
+    from fastmlp._checkpoint import Checkpoint  # imported when there are callbacks: it takes longer than this module
+
     single = callable(callbacks) or isinstance(callbacks, Checkpoint)
     if not single and not isinstance(callbacks, Iterable):
         raise TypeError(f"callbacks is {callbacks!r}; expected functions of (net, history), or a Checkpoint")

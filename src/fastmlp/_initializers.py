@@ -8,7 +8,7 @@ import numpy as np
 from fastmlp._activations import RELU_FAMILY
 from fastmlp._architecture import Architecture
 
-Initializer = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+Initializer = Callable[["np.random.Generator", tuple[int, int]], np.ndarray]
 
 # The variance of a weight of a layer with n_in inputs and n_out outputs: K. He et al., "Delving deep into
 # rectifiers", 2015; X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural
@@ -21,7 +21,7 @@ _VARIANCES: dict[str, Callable[[int, int], float]] = {
 INITIALIZERS = ("auto", *(f"{rule}_{shape}" for rule in _VARIANCES for shape in ("normal", "uniform")), "zeros")
 
 
-def _draw(name: str, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def _draw(name: str, rng: "np.random.Generator", shape: tuple[int, int]) -> np.ndarray:
     if name == "zeros":
         return np.zeros(shape)
     rule, distribution = name.split("_")
@@ -33,7 +33,7 @@ def _draw(name: str, rng: np.random.Generator, shape: tuple[int, int]) -> np.nda
     return rng.uniform(-limit, limit, shape)
 
 
-def _own(initializer: Initializer, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def _own(initializer: Initializer, rng: "np.random.Generator", shape: tuple[int, int]) -> np.ndarray:
     weights = np.asarray(initializer(rng, shape))
     if weights.shape != shape:
         raise ValueError(f"initializer returned an array of shape {weights.shape}; it was asked for {shape}")
@@ -46,7 +46,7 @@ def initialize(
     weights: tuple[np.ndarray, ...],
     initializer: str | Initializer,
     architecture: Architecture,
-    rng: np.random.Generator,
+    rng: "np.random.Generator",
 ) -> None:
     """Fill ``weights``, W_l of shape (n_l, n_{l-1}) each, layer by layer from one stream of random numbers."""
     activations = (*architecture.activations, architecture.output_activation)
