@@ -51,6 +51,7 @@ typedef struct {
     int64_t y_row, y_column, y_type;
     const double *sample_weight; /* or NULL */
     const int64_t *order;        /* example i is row order[i]; NULL: row i */
+    double largest_loss;         /* what an example's cross-entropy is reported as at most; 0: as it is */
 } fastmlp_examples;
 
 typedef struct {

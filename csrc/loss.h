@@ -192,7 +192,10 @@ static void loss_rows(const fastmlp_plan *plan, const fastmlp_examples *e, int64
     for (int64_t i = mine.from; i < mine.to; i += LANES) {
         real value[LANES] __attribute__((aligned(64)));
         store(value, multiply_add(logarithm(load_loose(sum + i)), load_loose(weight + i), -load_loose(gap + i)));
-        for (int64_t j = 0; j < LANES && i + j < mine.to; j++) losses[i + j] *= (double)value[j];
+        for (int64_t j = 0; j < LANES && i + j < mine.to; j++) {
+            const double cross_entropy = (double)value[j];
+            losses[i + j] *= e->largest_loss > 0 && cross_entropy > e->largest_loss ? e->largest_loss : cross_entropy;
+        }
     }
 }
 

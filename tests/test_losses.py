@@ -6,6 +6,7 @@ import pytest
 from support import OUTPUTS_AND_LOSSES, assert_close, make_examples, make_net
 
 import fastmlp
+from fastmlp._backends._engine import Examples, Schedule
 
 
 @pytest.mark.parametrize("output, loss", OUTPUTS_AND_LOSSES)
@@ -154,3 +155,37 @@ def test_logits_up_to_ten_thousand(backend, dtype, targets, k):
         np.testing.assert_allclose(gradients.biases[0], slopes, rtol=0, atol=24 * eps)
         total = net.forward(z).astype(np.float64).sum()
         assert output == "sigmoid" or total == pytest.approx(1.0, abs=4 * k * eps)
+
+
+@pytest.mark.parametrize("classes", [True, False], ids=["classes", "probabilities"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_largest_loss_bounds_what_is_reported_alone(backend, dtype, classes, weighted):
+    """What fastmlp.sklearn asks of the kernels; the step itself is the same to the bit."""
+    limit, n = 1.5, 37
+    results = []
+    for largest_loss in (0.0, limit):
+        net, reference = make_net((5, 7, 4), output_activation="softmax", scale=3.0, dtype=dtype, backend=backend)
+        X, y = make_examples(net, n, classes=classes)
+        weights = np.linspace(0.5, 2.0, n) if weighted else None
+        before = [oracle.loss(reference, X[i : i + 1], y[i : i + 1]) for i in range(n)]
+        losses = np.zeros(1)
+        schedule = Schedule(None, n, 0, 1, np.array([[0.1, 0.0, 0.0, 1.0]]), largest_loss)
+        update = fastmlp.SGD(lr=0.1)._bind(net)
+        assert net._engine.train(Examples(X, y, weights), schedule, update, losses, 0) == 1
+        results.append((losses[0], net.parameters, before))
+    (whole, parameters, before), (bounded, same_parameters, _) = results
+    assert sum(loss > limit for loss in before) > 3
+    weights = np.ones(n) if weights is None else weights
+    assert_close(whole, np.dot(before, weights) / n, dtype)
+    assert_close(bounded, np.dot(np.minimum(before, limit), weights) / n, dtype)
+    assert same_parameters.tobytes() == parameters.tobytes()
+
+
+def test_largest_loss_lets_nan_through(backend, dtype):
+    net, _ = make_net((3, 4), output_activation="softmax", dtype=dtype, backend=backend)
+    X, y = make_examples(net, 20)
+    X[7, 1] = np.nan
+    losses = np.zeros(1)
+    schedule = Schedule(None, 20, 0, 1, np.array([[0.1, 0.0, 0.0, 1.0]]), 2.0)
+    assert net._engine.train(Examples(X, y, None), schedule, fastmlp.SGD(lr=0.1)._bind(net), losses, 0) == 0
+    assert np.isnan(losses[0])

@@ -102,6 +102,24 @@ print([name for name in heavy if name in sys.modules])
     assert (lines[0], lines[-1]) == ("[]", "[]")
 
 
+def test_what_importing_leaves_for_later():
+    """Each of these would take as long as the rest, or longer."""
+    code = """
+import sys
+import numpy
+heavy = {"numpy.random", "numpy.ma", "pathlib", "hashlib", "fastmlp._checkpoint", "fastmlp.schedules"}
+heavy -= set(sys.modules)
+import fastmlp
+print(sorted(heavy & set(sys.modules)))
+assert set(fastmlp.__all__) <= set(dir(fastmlp))
+net = fastmlp.MLP([2, 3, 1], backend="numpy")
+net.fit(numpy.ones((3, 2)), numpy.ones(3))
+print(sorted((heavy - {"numpy.random", "pathlib", "hashlib"}) & set(sys.modules)))
+print(fastmlp.schedules.step, fastmlp.Checkpoint.__module__)
+"""
+    assert run_python(code).splitlines()[:2] == ["[]", "[]"]
+
+
 def test_numba_starts_at_first_use():
     if "numba" not in fastmlp.available_backends():
         pytest.skip(f"numba is missing: {_backends.why_missing()['numba']}")
@@ -133,6 +151,8 @@ def test_show_config(capsys, backend):
 
 
 def test_public_names():
+    with pytest.raises(AttributeError, match="'fastmlp' has no attribute 'Perceptron'"):
+        fastmlp.Perceptron  # noqa: B018
     for name in fastmlp.__all__:
         assert hasattr(fastmlp, name)
         if name not in ("__version__", "schedules"):

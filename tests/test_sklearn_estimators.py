@@ -17,13 +17,14 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import accuracy_score, f1_score, log_loss, mean_absolute_error, mean_squared_error
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import LabelBinarizer, StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from support import run_python
 
 import fastmlp
 from fastmlp.sklearn import MLPClassifier, MLPRegressor, from_sklearn, to_sklearn
+from fastmlp.sklearn._classifier import fitted_binarizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -59,6 +60,33 @@ def same_parameters(one, other):
 
 
 # --- among scikit-learn's tools ---
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.repeat([3, 1, 2], 5),
+        np.repeat([7, 5], 4),
+        np.full(6, 2),
+        np.repeat(np.array([1, 0], dtype=np.uint8), 3),
+        np.arange(8),
+        np.repeat(["b", "a", "c"], 3),
+        np.repeat([0.0, 1.0, 2.0], 3),
+        np.array([[1, 0, 1], [0, 1, 1]]),
+    ],
+    ids=lambda y: f"{y.dtype}{y.shape}",
+)
+def test_fitted_binarizer_is_as_scikit_learn_fits_it(y):
+    with warnings.catch_warnings(record=True) as theirs:
+        warnings.simplefilter("always")
+        expected = LabelBinarizer().fit(y)
+    with warnings.catch_warnings(record=True) as ours:
+        warnings.simplefilter("always")
+        actual = fitted_binarizer(y)
+    assert vars(actual).keys() == vars(expected).keys() and len(ours) == len(theirs)
+    assert (actual.y_type_, actual.sparse_input_) == (expected.y_type_, expected.sparse_input_)
+    assert actual.classes_.dtype == expected.classes_.dtype and np.array_equal(actual.classes_, expected.classes_)
+    assert np.array_equal(actual.transform(y), expected.transform(y))
 
 
 @parametrize_with_checks([MLPClassifier(max_iter=50), MLPRegressor(max_iter=50)])

@@ -144,7 +144,7 @@ def check_initializer(initializer: Any) -> str | Initializer:
     return check_name("initializer", initializer, INITIALIZERS)
 
 
-def spawn_streams(rng: Any) -> list[np.random.Generator]:
+def spawn_streams(rng: Any) -> "list[np.random.Generator]":
     """The streams of a network, spawned from what users pass as ``rng``: initialization, shuffling, dropout."""
     try:
         return np.random.default_rng(rng).spawn(3)
@@ -158,7 +158,7 @@ def spawn_streams(rng: Any) -> list[np.random.Generator]:
 
 def check_numbers(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
     """An array of real numbers that kernels can read; what they cannot read is converted to ``dtype``."""
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked(value):
         raise TypeError(f"{name} is a masked array; fill or drop what is masked first")
     if is_sparse(value):
         value = value.toarray()
@@ -173,6 +173,11 @@ def check_numbers(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
     if array.dtype not in KERNEL_DTYPES:
         array = array.astype(dtype)
     return array if array.flags.aligned else array.copy()
+
+
+def is_masked(value: Any) -> bool:
+    """Whether it is a masked array. What is no subclass is not asked, for np.ma takes longer to import than fastmlp."""
+    return isinstance(value, np.ndarray) and type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray)
 
 
 def check_inputs(X: Any, n_features: int, dtype: np.dtype = NET_DTYPES[1]) -> tuple[np.ndarray, bool]:

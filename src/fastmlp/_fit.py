@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastmlp._checkpoint import Saver, settings_of
 from fastmlp._early_stopping import EarlyStopping, Watch
 from fastmlp._fit_arguments import (
     Callback,
@@ -25,11 +24,12 @@ from fastmlp._nonfinite import Guard, check_policy
 from fastmlp._numbers import check_flag, check_whole
 from fastmlp._optimizers import Adam, Optimizer
 from fastmlp._progress import Progress, make_progress
-from fastmlp._resume import Saved, find, restore
 from fastmlp._training_data import TrainingData
 
 if TYPE_CHECKING:
+    from fastmlp._checkpoint import Saver
     from fastmlp._mlp import MLP
+    from fastmlp._resume import Saved
 
 # Between slices Python sees signals and moves the progress bar.
 SLICE_SECONDS = 0.05
@@ -69,7 +69,7 @@ class Training:
     callbacks: tuple[Callback, ...]
     display: Progress
     guard: Guard
-    savers: tuple[Saver, ...]
+    savers: "tuple[Saver, ...]"
     history: History
 
     def __post_init__(self) -> None:
@@ -242,9 +242,11 @@ def fit(
     saved: Saved | None = None
     savers: tuple[Saver, ...] = ()
     if checkpoints or resume is not None:
-        settings = settings_of(net, optimizer, data, shuffles, validation_data, rule, history)
-        saved = find(resume, settings)
-        savers = tuple(Saver(checkpoint, settings) for checkpoint in checkpoints)
+        from fastmlp import _checkpoint, _resume  # they take as long to import as all the others
+
+        settings = _checkpoint.settings_of(net, optimizer, data, shuffles, validation_data, rule, history)
+        saved = _resume.find(resume, settings)
+        savers = tuple(_checkpoint.Saver(checkpoint, settings) for checkpoint in checkpoints)
     with net._training():
         guard = Guard(net, optimizer._bind(net), policy)
         watch = None if rule is None else Watch(rule, net._parameters)
@@ -254,7 +256,7 @@ def fit(
         )
         try:
             if saved is not None:
-                restore(saved, training)
+                _resume.restore(saved, training)
             return training.run()
         finally:
             display.close()

@@ -8,7 +8,6 @@ import numpy as np
 
 from fastmlp._backends._engine import Examples
 from fastmlp._block_order import Blocks, default_block_rows
-from fastmlp._checkpoint import Checkpoint
 from fastmlp._checks import (
     KERNEL_DTYPES,
     check_input_shape,
@@ -16,6 +15,7 @@ from fastmlp._checks import (
     check_numbers,
     check_sample_weight,
     check_targets,
+    is_masked,
     is_sliced,
     is_sparse,
 )
@@ -27,6 +27,7 @@ from fastmlp._sliced_data import SlicedData
 from fastmlp._training_data import TrainingData
 
 if TYPE_CHECKING:
+    from fastmlp._checkpoint import Checkpoint
     from fastmlp._mlp import MLP
 
 Callback = Callable[["MLP", History], Any]
@@ -76,7 +77,7 @@ def check_rows(X: Any, n_features: int, dtype: np.dtype) -> Any:
     """X of shape (n, n_features): an array, or a sparse matrix in a form that rows can be picked from."""
     if is_sparse(X):
         rows = X.tocsr()
-    elif isinstance(X, np.ndarray) and not isinstance(X, np.ma.MaskedArray):
+    elif isinstance(X, np.ndarray) and not is_masked(X):
         rows = np.asarray(X)
     else:
         rows = check_numbers("X", X, dtype)
@@ -135,8 +136,12 @@ def check_early_stopping(early_stopping: Any, has_validation: bool) -> EarlyStop
     return rule
 
 
-def check_callbacks(callbacks: Any) -> tuple[tuple[Callback, ...], tuple[Checkpoint, ...]]:
+def check_callbacks(callbacks: Any) -> "tuple[tuple[Callback, ...], tuple[Checkpoint, ...]]":
     """The functions and the checkpoints among one callback, or any number of them in a row."""
+    if callbacks == ():
+        return (), ()
+    from fastmlp._checkpoint import Checkpoint  # imported when there are callbacks: it takes longer than this module
+
     single = callable(callbacks) or isinstance(callbacks, Checkpoint)
     if not single and not isinstance(callbacks, Iterable):
         raise TypeError(f"callbacks is {callbacks!r}; expected functions of (net, history), or a Checkpoint")

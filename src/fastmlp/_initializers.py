@@ -8,7 +8,7 @@ import numpy as np
 from fastmlp._activations import RELU_FAMILY
 from fastmlp._architecture import Architecture
 
-Initializer = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+Initializer = Callable[["np.random.Generator", tuple[int, int]], np.ndarray]
 
 # The variance of a weight of a layer with n_in inputs and n_out outputs: K. He et al., "Delving deep into
 # rectifiers", 2015; X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural
@@ -26,7 +26,7 @@ INITIALIZERS = ("auto", *(f"{rule}_{shape}" for rule in _VARIANCES for shape in 
 DRAWN_AT_ONCE = 2**19
 
 
-def _draw(weights: np.ndarray, name: str, rng: np.random.Generator) -> None:
+def _draw(weights: np.ndarray, name: str, rng: "np.random.Generator") -> None:
     """Fill the weights of a layer, (n_out, n_in), which are zeros; those take no memory until they are written."""
     if name == "zeros":
         return
@@ -43,7 +43,7 @@ def _draw(weights: np.ndarray, name: str, rng: np.random.Generator) -> None:
             part[...] = rng.uniform(-limit, limit, part.shape)
 
 
-def _own(initializer: Initializer, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def _own(initializer: Initializer, rng: "np.random.Generator", shape: tuple[int, int]) -> np.ndarray:
     weights = np.asarray(initializer(rng, shape))
     if weights.shape != shape:
         raise ValueError(f"initializer returned an array of shape {weights.shape}; it was asked for {shape}")
@@ -56,7 +56,7 @@ def initialize(
     weights: tuple[np.ndarray, ...],
     initializer: str | Initializer,
     architecture: Architecture,
-    rng: np.random.Generator,
+    rng: "np.random.Generator",
 ) -> None:
     """Fill ``weights``, zeros so far: W_l of shape (n_l, n_{l-1}) each, one after the other from one random stream."""
     activations = (*architecture.activations, architecture.output_activation)

@@ -60,7 +60,7 @@ def _rows_of(name: str, values: Any) -> Any:
     return rows
 
 
-def _batches(X: Any, y: Any, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[Any, Any]]:
+def _batches(X: Any, y: Any, batch_size: int, rng: "np.random.Generator") -> Iterator[tuple[Any, Any]]:
     order = rng.permutation(X.shape[0])
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]

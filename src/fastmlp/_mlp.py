@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from fastmlp import _backends, _description, _files, _threads
+from fastmlp import _backends, _description, _threads
 from fastmlp._architecture import Architecture
 from fastmlp._checks import (
     check_architecture,
@@ -105,7 +105,7 @@ class MLP(Differentiable):
         l2: float = 0.0,
         dropout: float | Sequence[float] = 0.0,
         dtype: Any = "float32",
-        rng: int | np.random.Generator | None = None,
+        rng: "int | np.random.Generator | None" = None,
         backend: str | None = None,
         n_threads: int | None = None,
     ) -> None:
@@ -130,7 +130,7 @@ class MLP(Differentiable):
         architecture: Architecture,
         backend: str | None,
         n_threads: int | None,
-        shuffle_rng: np.random.Generator,
+        shuffle_rng: "np.random.Generator",
         seed: int,
     ) -> None:
         """Everything but the values of the parameters, which are zeros."""
@@ -401,7 +401,7 @@ class MLP(Differentiable):
         early_stopping: "int | EarlyStopping | None" = None,
         callbacks: "Sequence[Callable[[MLP, History], Any] | Checkpoint]" = (),
         progress: bool = False,
-        rng: int | np.random.Generator | None = None,
+        rng: "int | np.random.Generator | None" = None,
         record: str | Sequence[str] = (),
         on_nonfinite: str = "raise",
         resume: str | os.PathLike[str] | None = None,
@@ -531,6 +531,8 @@ class MLP(Differentiable):
         The file holds tensors ``layer1.weight`` (n_1, n_0), ``layer1.bias`` (n_1,), ``layer2.weight`` ..., and the
         architecture as JSON in the header's metadata. It is replaced as a whole or not at all.
         """
+        from fastmlp import _files
+
         _files.save(check_path("path", path), self._architecture, self._weights, self._biases)
 
     @classmethod
@@ -540,7 +542,7 @@ class MLP(Differentiable):
         backend: str | None = None,
         *,
         n_threads: int | None = None,
-        rng: int | np.random.Generator | None = None,
+        rng: "int | np.random.Generator | None" = None,
     ) -> Self:
         """A network from a file that `save` wrote.
 
@@ -557,6 +559,8 @@ class MLP(Differentiable):
         OSError
             If it cannot be read.
         """
+        from fastmlp import _files
+
         _, shuffle_rng, dropout_rng = spawn_streams(rng)
         seed = int(dropout_rng.integers(2**64, dtype=np.uint64))
         backend = _backends.resolve(backend)

@@ -2,7 +2,6 @@
 
 import os
 from functools import cache
-from pathlib import Path
 from typing import Protocol
 from weakref import WeakSet
 
@@ -82,41 +81,46 @@ def _from_environment(name: str, strict: bool = True) -> int | None:
 def _cgroup_quota(proc: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> int | None:
     """Whole processors that the control groups of this process allow, at least 1; None where unlimited."""
     try:
-        lines = Path(proc).read_text().splitlines()
+        lines = _read(proc).splitlines()
     except OSError:
         return None
     shares = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            shares += [_share_v2(folder) for folder in _ancestors(Path(root), path)]
+            shares += [_share_v2(folder) for folder in _ancestors(root, path)]
         elif "cpu" in controllers.split(","):
-            for mount in (Path(root, controllers), Path(root, "cpu")):
+            for mount in (os.path.join(root, controllers), os.path.join(root, "cpu")):
                 shares += [_share_v1(folder) for folder in _ancestors(mount, path)]
     known = [share for share in shares if share is not None]
     return max(1, int(min(known))) if known else None
 
 
-def _ancestors(mount: Path, path: str) -> list[Path]:
+def _ancestors(mount: str, path: str) -> list[str]:
     """The folders of a group and of every group above it; inside a container only the upper ones may exist."""
-    inner = Path(path.lstrip("/"))
-    return [mount / inner, *(mount / parent for parent in inner.parents)]
+    names = path.strip("/").split("/")
+    return [os.path.join(mount, *names[:depth]) for depth in range(len(names), -1, -1)]
 
 
-def _share_v2(folder: Path) -> float | None:
+def _read(*path: str) -> str:
+    with open(os.path.join(*path)) as file:
+        return file.read()
+
+
+def _share_v2(folder: str) -> float | None:
     """Processors that cpu.max of ``folder`` allows."""
     try:
-        quota, period = (folder / "cpu.max").read_text().split()
+        quota, period = _read(folder, "cpu.max").split()
         return None if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
         return None
 
 
-def _share_v1(folder: Path) -> float | None:
+def _share_v1(folder: str) -> float | None:
     """Processors that cpu.cfs_quota_us of ``folder`` allows."""
     try:
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
+        quota = int(_read(folder, "cpu.cfs_quota_us"))
+        period = int(_read(folder, "cpu.cfs_period_us"))
         return quota / period if quota > 0 else None
     except (OSError, ValueError, ZeroDivisionError):
         return None

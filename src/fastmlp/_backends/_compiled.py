@@ -323,7 +323,7 @@ class CompiledEngine:
     ) -> int:
         X, y = readable(examples.X), readable(examples.y)
         records = (
-            examples_record(X, y, examples.sample_weight, schedule.order),
+            examples_record(X, y, examples.sample_weight, schedule.order, schedule.largest_loss),
             schedule_record(schedule, len(X), dropout_step),
             update_record(update),
         )

@@ -34,6 +34,8 @@ class Schedule(NamedTuple):
     s // ceil(n / batch_size), the last batch of an epoch being what is left.
     ``table`` has a row per step, or one row for all: learning rate, epsilon, divisor of the data term
     (0: the rows of the batch), scale of the penalty (1 as a rule).
+    ``largest_loss``, where it is not 0, is what an example's cross-entropy is reported as at most; gradients take no
+    notice of it.
     """
 
     order: np.ndarray | None
@@ -41,6 +43,7 @@ class Schedule(NamedTuple):
     first_step: int
     n_steps: int
     table: np.ndarray
+    largest_loss: float = 0.0
 
 
 class Derivatives(Protocol):

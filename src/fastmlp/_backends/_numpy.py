@@ -158,7 +158,12 @@ class NumpyEngine:
                 batch = self._take(examples, rows_of_step(schedule, len(examples.X), schedule.first_step + i))
                 lr, eps, divisor, scale = schedule.table[i if len(schedule.table) > 1 else 0].tolist()
                 losses[i] = self._loss_and_gradients(
-                    batch, divisor or float(len(batch.X)), scale, gradients, dropout_step + i
+                    batch,
+                    divisor or float(len(batch.X)),
+                    scale,
+                    gradients,
+                    dropout_step + i,
+                    schedule.largest_loss,
                 )
                 if not math.isfinite(losses[i]):
                     return i
@@ -212,8 +217,10 @@ class NumpyEngine:
                 dZ = (dZ @ self._matrices[k][:-1].T) * memory.factors[k - 1]
         return dZ
 
-    def _sum_of_losses(self, logits: np.ndarray, part: Examples) -> float:
+    def _sum_of_losses(self, logits: np.ndarray, part: Examples, largest_loss: float = 0.0) -> float:
         losses = local_losses(self._architecture.loss, self._architecture.output_activation, logits, part.y)
+        if largest_loss and self._architecture.loss == "cross_entropy":
+            losses = np.minimum(losses, largest_loss)
         return float(losses.sum() if part.sample_weight is None else losses @ part.sample_weight)
 
     def _loss_and_gradients(
@@ -223,6 +230,7 @@ class NumpyEngine:
         penalty_scale: float,
         gradients: tuple[np.ndarray, ...],
         dropout_step: int | None,
+        largest_loss: float = 0.0,
     ) -> float:
         architecture = self._architecture
         factor = gradient_factor(architecture.loss, architecture.layer_sizes[-1]) / divisor
@@ -232,7 +240,7 @@ class NumpyEngine:
         for block in blocks_of(len(batch.X)):
             part = self._take(batch, block)
             memory = self._forward_pass(part.X, dropout_step, block.start)
-            total += self._sum_of_losses(memory.logits, part)
+            total += self._sum_of_losses(memory.logits, part, largest_loss)
             dZ = loss_gradient(architecture.loss, architecture.output_activation, memory.logits, part.y)
             weight = np.ones(len(part.X)) if part.sample_weight is None else part.sample_weight
             dZ *= (weight * factor).astype(architecture.dtype)[:, None]

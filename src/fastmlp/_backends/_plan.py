@@ -59,6 +59,7 @@ _EXAMPLES = np.dtype(
         ("y_type", "i8"),
         ("sample_weight", "u8"),
         ("order", "u8"),
+        ("largest_loss", "f8"),
     ]
 )
 _SCHEDULE = np.dtype(
@@ -203,14 +204,18 @@ def address(array: np.ndarray | None) -> int:
 
 
 def examples_record(
-    X: np.ndarray, y: np.ndarray | None, weights: np.ndarray | None, order: np.ndarray | None
+    X: np.ndarray,
+    y: np.ndarray | None,
+    weights: np.ndarray | None,
+    order: np.ndarray | None,
+    largest_loss: float = 0.0,
 ) -> np.ndarray:
     """Examples as kernels see them; the arrays must outlive the record's use."""
     y_fields: tuple[int, ...] = (0, 0, 0, 0)
     if y is not None:
         # A column stride of 0 marks classes.
         y_fields = (address(y), y.strides[0], y.strides[1] if y.ndim == 2 else 0, TYPE_CODES[y.dtype])
-    fields = (address(X), *X.strides, TYPE_CODES[X.dtype], *y_fields, address(weights), address(order))
+    fields = (address(X), *X.strides, TYPE_CODES[X.dtype], *y_fields, address(weights), address(order), largest_loss)
     return np.array([fields], dtype=_EXAMPLES)
 
 

@@ -3,6 +3,7 @@
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import cache
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -66,6 +67,12 @@ class BaseMLP(Fitted):
         "n_threads": [Interval(Integral, 1, None, closed="left"), None],
         "backend": [StrOptions(set(BACKEND_NAMES)), None],
     }
+
+    @classmethod
+    @cache  # inspecting so many parameters takes as long as an epoch of the digits
+    def _get_param_names(cls) -> list[str]:
+        names: list[str] = super()._get_param_names()
+        return names
 
     _best_parameters: np.ndarray | None = None  # in a fit with early stopping, the arena with the best score
 

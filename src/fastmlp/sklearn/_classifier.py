@@ -357,7 +357,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
-            self._label_binarizer = LabelBinarizer().fit(y)
+            self._label_binarizer = fitted_binarizer(y)
             self.classes_ = self._label_binarizer.classes_
         else:
             self._check_classes(unique_labels(y))
@@ -416,3 +416,19 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def fitted_binarizer(y: Any) -> LabelBinarizer:
+    """A LabelBinarizer that knows the classes of y, which is checked.
+
+    Its own fit takes as long as an epoch of the digits, most of it for finding out what whole numbers can only be.
+    """
+    binarizer = LabelBinarizer()
+    if type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "iu":
+        classes = np.unique(y)
+        if len(classes) <= len(y) // 2:  # else its fit warns
+            binarizer.classes_ = classes
+            binarizer.y_type_ = "multiclass" if len(classes) > 2 else "binary"
+            binarizer.sparse_input_ = False
+            return binarizer
+    return binarizer.fit(y)

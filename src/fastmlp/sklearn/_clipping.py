@@ -1,4 +1,7 @@
-"""When the log loss must be reported from clipped probabilities, which the kernels do not compute."""
+"""When the log loss must be reported from clipped probabilities, and the kernels do not bound it.
+
+They do for classes, in the steps of a stochastic fit; labels, and lbfgs, need more.
+"""
 
 import math
 

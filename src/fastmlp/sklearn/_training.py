@@ -1,5 +1,6 @@
 """The epochs of a stochastic fit: scikit-learn's order, reported losses and stopping, over the compiled steps."""
 
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -100,7 +101,9 @@ class Training:
         self._order = np.arange(batches.n)
         self._pace = Pace(net.n_parameters, batches.batch_size)
         self._constants = objective.constants(batches.examples.y)
-        self._clipping = Clipping(net) if objective.is_log_loss and not any(net.dropout) else None
+        # scikit-learn's probabilities are at least eps; the kernels do the same for classes, but not for labels.
+        self._largest_loss = -math.log(np.finfo(net.dtype).eps) if objective.loss == "cross_entropy" else 0.0
+        self._clipping = Clipping(net) if objective.loss == "bce" and not any(net.dropout) else None
         self._penalty_apart = objective.reported_share != 1.0 and net.l2 != 0.0
         self._history = History()
         self._display = make_progress(estimator.progress, epochs, batches.n)
@@ -231,6 +234,7 @@ class Training:
 
     def _train(self, examples: Examples, schedule: Schedule, losses: np.ndarray) -> int:
         net = self._net
+        schedule = schedule._replace(largest_loss=self._largest_loss)
         taken = net._engine.train(examples, schedule, self._update, losses, net._dropout_step)
         net._dropout_step += taken
         self._diverged = taken < schedule.n_steps

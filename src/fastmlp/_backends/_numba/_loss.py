@@ -278,7 +278,10 @@ def loss_rows(
             logarithms = logarithm(load_loose(sums + i))
             store(values, multiply_add(logarithms, load_loose(weights + i), -load_loose(gaps + i)))
             for j in range(smaller(lanes(z), end - i)):
-                losses[i + j] = losses[i + j] * as_double(values[j])
+                cross_entropy = as_double(values[j])
+                if e.largest_loss > 0 and cross_entropy > e.largest_loss:
+                    cross_entropy = e.largest_loss
+                losses[i + j] = losses[i + j] * cross_entropy
 
 
 @inline
