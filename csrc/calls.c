@@ -69,6 +69,12 @@ void fastmlp_apply(int64_t kernels, int64_t plan, int64_t update, int64_t gradie
 int64_t fastmlp_train(int64_t kernels, int64_t plan, int64_t workspace, int64_t examples, int64_t schedule, int64_t update, int64_t gradients, int64_t losses) {
     return table(kernels)->train(at(plan), at(workspace), at(examples), at(schedule), at(update), at(gradients), at(losses));
 }
+void fastmlp_train_members(int64_t kernels, int64_t members, int64_t count, int64_t workspace) {
+    table(kernels)->train_members(at(members), count, at(workspace));
+}
+void fastmlp_member_losses(int64_t kernels, int64_t members, int64_t count, int64_t n, int64_t workspace) {
+    table(kernels)->member_losses(at(members), count, n, at(workspace));
+}
 
 void fastmlp_forward_call(int64_t call, int64_t logits) {
     const fastmlp_call *c = at(call);

@@ -18,6 +18,8 @@ double fastmlp_gradients(int64_t kernels, int64_t plan, int64_t workspace, int64
 void fastmlp_backward(int64_t kernels, int64_t plan, int64_t workspace, int64_t examples, int64_t n, int64_t dy, int64_t gradients, int64_t dx);
 void fastmlp_apply(int64_t kernels, int64_t plan, int64_t update, int64_t gradients);
 int64_t fastmlp_train(int64_t kernels, int64_t plan, int64_t workspace, int64_t examples, int64_t schedule, int64_t update, int64_t gradients, int64_t losses);
+void fastmlp_train_members(int64_t kernels, int64_t members, int64_t count, int64_t workspace);
+void fastmlp_member_losses(int64_t kernels, int64_t members, int64_t count, int64_t n, int64_t workspace);
 
 /* The same with all the arguments in a fastmlp_call, for calls that are made again and again: to convert an argument
  * takes Python as long as a small net takes for its answer. */

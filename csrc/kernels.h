@@ -12,3 +12,8 @@
 #include "dense.h"
 #include "loss.h"
 #include "network.h"
+#include "ensemble.h"
+
+const fastmlp_kernels KERNELS = {
+    forward, layer_outputs, penalty, loss, gradients, backward, apply, train, train_members, member_losses,
+};

@@ -414,5 +414,3 @@ static int64_t train(const fastmlp_plan *plan, void *workspace, const fastmlp_ex
     fastmlp_run(threads_for(plan, smaller(smaller(s->batch_size, s->n_examples), plan->block_rows), 3), train_member, &c);
     return c.taken;
 }
-
-const fastmlp_kernels KERNELS = {forward, layer_outputs, penalty, loss, gradients, backward, apply, train};

@@ -8,6 +8,8 @@ from fastmlp._backends import available_backends
 from fastmlp._checkpoint import Checkpoint
 from fastmlp._config import show_config
 from fastmlp._early_stopping import EarlyStopping
+from fastmlp._ensemble import MLPEnsemble
+from fastmlp._ensemble_history import EnsembleHistory
 from fastmlp._gradients import Gradients
 from fastmlp._history import History
 from fastmlp._minibatches import minibatches
@@ -23,8 +25,10 @@ __all__ = [
     "AdamW",
     "Checkpoint",
     "EarlyStopping",
+    "EnsembleHistory",
     "Gradients",
     "History",
+    "MLPEnsemble",
     "RMSprop",
     "__version__",
     "available_backends",

@@ -8,20 +8,21 @@ import importlib
 import importlib.util
 import os
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 
 import numpy as np
 
 from fastmlp._architecture import Architecture
-from fastmlp._backends._engine import Engine
+from fastmlp._backends._engine import Engine, EnsembleEngine
 from fastmlp._layout import Layout
 
-# Best first: name -> (module of this package, class of its engine).
+# Best first: name -> (module of this package, classes of its engines: of one net, and of an ensemble).
 _BACKENDS = {
-    "c": ("_c", "CEngine"),
-    "numba": ("_numba", "NumbaEngine"),
-    "numpy": ("_numpy", "NumpyEngine"),
+    "c": ("_c", "CEngine", "CEnsemble"),
+    "numba": ("_numba", "NumbaEngine", "NumbaEnsemble"),
+    "numpy": ("_numpy", "NumpyEngine", "NumpyEnsemble"),
 }
 BACKEND_NAMES = tuple(_BACKENDS)
 
@@ -105,4 +106,12 @@ def make_engine(
 ) -> Engine:
     """A new engine of an available backend, at work on the arena ``parameters``."""
     engine: Engine = getattr(_module(name), _BACKENDS[name][1])(architecture, layout, parameters, seed, n_threads)
+    return engine
+
+
+def make_ensemble_engine(
+    name: str, architectures: Sequence[Architecture], layout: Layout, parameters: np.ndarray, seeds: np.ndarray
+) -> EnsembleEngine:
+    """A new engine for nets alike in their layers, each with its row of ``parameters`` (K, size) and its seed."""
+    engine: EnsembleEngine = getattr(_module(name), _BACKENDS[name][2])(architectures, layout, parameters, seeds)
     return engine

@@ -1,12 +1,14 @@
 """The C backend: the kernels of csrc/, built with the package where there was a compiler."""
 
 import os
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from fastmlp._architecture import Architecture
 from fastmlp._backends._compiled import CompiledEngine
+from fastmlp._backends._compiled_ensemble import CompiledEnsemble
 from fastmlp._backends._plan import TYPE_CODES
 from fastmlp._layout import Layout
 
@@ -51,6 +53,8 @@ class CKernels:
         self.backward = partial(lib.fastmlp_backward, table)
         self.apply = partial(lib.fastmlp_apply, table)
         self.train = partial(lib.fastmlp_train, table)
+        self.train_members = partial(lib.fastmlp_train_members, table)
+        self.member_losses = partial(lib.fastmlp_member_losses, table)
 
 
 class CEngine(CompiledEngine):
@@ -60,3 +64,12 @@ class CEngine(CompiledEngine):
         self, architecture: Architecture, layout: Layout, parameters: np.ndarray, seed: int, n_threads: int
     ) -> None:
         super().__init__(CKernels(architecture.dtype), architecture, layout, parameters, seed, n_threads)
+
+
+class CEnsemble(CompiledEnsemble):
+    """An ensemble's engine over the C kernels."""
+
+    def __init__(
+        self, architectures: Sequence[Architecture], layout: Layout, parameters: np.ndarray, seeds: np.ndarray
+    ) -> None:
+        super().__init__(CKernels(layout.dtype), architectures, layout, parameters, seeds)
