@@ -30,6 +30,11 @@ _SIGNATURES = {
     "forward_call": "void(*)(int64_t call, int64_t logits)",
     "step_call": "double(*)(int64_t call, int64_t dropout_step)",
 }
+# The kernels of ensembles are an object of their own: who trains one net does not wait for them to be compiled.
+_ENSEMBLE_SIGNATURES = {
+    "train_members": "void(*)(int64_t members, int64_t count, int64_t workspace)",
+    "member_losses": "void(*)(int64_t members, int64_t count, int64_t n, int64_t workspace)",
+}
 _FORWARD, _LAYER_OUTPUTS, _LOSS, _GRADIENTS, _BACKWARD, _APPLY, _TRAIN = range(7)  # as in _entries.py
 _FORWARD_PASS, _TRAINING_PASSES = 1, 3
 
@@ -40,27 +45,30 @@ _ffi.cdef(_DECLARATIONS)
 _new_arguments = partial(_ffi.new, _ffi.typeof("arguments *"))
 
 
-def _object_code(dtype: str, target: Target) -> bytes:
-    code = _cache.load(dtype, target)
+def _object_code(dtype: str, target: Target, of_ensembles: bool) -> bytes:
+    name = f"{dtype}-ensemble" if of_ensembles else dtype
+    code = _cache.load(name, target)
     if code is None:
         from numba.core import types
 
+        from fastmlp._backends._numba import _ensemble, _entries
         from fastmlp._backends._numba._compiler import emit_object
-        from fastmlp._backends._numba._entries import entries
 
+        entries = _ensemble.entries if of_ensembles else _entries.entries
         code = emit_object(entries(getattr(types, dtype)), target)
-        _cache.keep(dtype, target, code)
+        _cache.keep(name, target, code)
     return code
 
 
 @cache
-def _functions(dtype: str, target: Target) -> dict[str, Any]:
+def _functions(dtype: str, target: Target, of_ensembles: bool = False) -> dict[str, Any]:
     """The entry points by name. What LLVM has loaded stays: threads may be inside."""
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(target))
-    engine.add_object_file(llvm.ObjectFileRef.from_data(_object_code(dtype, target)))
+    engine.add_object_file(llvm.ObjectFileRef.from_data(_object_code(dtype, target, of_ensembles)))
     engine.finalize_object()
     _engines.append(engine)
-    return {name: _ffi.cast(signature, engine.get_function_address(name)) for name, signature in _SIGNATURES.items()}
+    signatures = _ENSEMBLE_SIGNATURES if of_ensembles else _SIGNATURES
+    return {name: _ffi.cast(signature, engine.get_function_address(name)) for name, signature in signatures.items()}
 
 
 _engines: list[Any] = []
@@ -74,6 +82,7 @@ class NumbaKernels:
     def __init__(self, dtype: np.dtype) -> None:
         with _lock:
             functions = _functions(dtype.name, find_target(limit()))
+        self._dtype = dtype
         self._run = functions["run"]
         self._threads_for_call = functions["threads_for_call"]
         self._threads_for_run = functions["threads_for_run"]
@@ -158,6 +167,16 @@ class NumbaKernels:
             losses=losses,
         )
         return int(done.taken)
+
+    def train_members(self, members: int, count: int, workspace: int) -> None:
+        self._of_ensembles()["train_members"](members, count, workspace)
+
+    def member_losses(self, members: int, count: int, n: int, workspace: int) -> None:
+        self._of_ensembles()["member_losses"](members, count, n, workspace)
+
+    def _of_ensembles(self) -> dict[str, Any]:
+        with _lock:
+            return _functions(self._dtype.name, find_target(limit()), of_ensembles=True)
 
     def step_call(self, call: int, dropout_step: int) -> float:
         loss: float = self._step_call(call, dropout_step)

@@ -109,3 +109,15 @@ def arguments_struct(real: Any) -> Struct:
             "taken": types.int64,
         },
     )
+
+
+def trainee_struct(real: Any) -> Struct:
+    """A member of an ensemble that is being trained."""
+    pointers = {
+        "plan": Pointer(plan_struct(real)),
+        "examples": Pointer(EXAMPLES),
+        "schedule": Pointer(SCHEDULE),
+        "update": Pointer(update_struct(real)),
+        "losses": DOUBLES,
+    }
+    return Struct(f"trainee_{real}", _fields(_plan.TRAINEE, **pointers))
