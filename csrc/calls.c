@@ -81,6 +81,12 @@ void fastmlp_gradients_per_example(int64_t kernels, int64_t plan, int64_t deriva
 void fastmlp_hvp(int64_t kernels, int64_t plan, int64_t derivatives, int64_t workspace, int64_t examples, int64_t n, int64_t v, int64_t out) {
     table(kernels)->hvp(at(plan), at(derivatives), at(workspace), at(examples), n, at(v), at(out));
 }
+void fastmlp_train_members(int64_t kernels, int64_t members, int64_t count, int64_t workspace) {
+    table(kernels)->train_members(at(members), count, at(workspace));
+}
+void fastmlp_member_losses(int64_t kernels, int64_t members, int64_t count, int64_t n, int64_t workspace) {
+    table(kernels)->member_losses(at(members), count, n, at(workspace));
+}
 
 void fastmlp_forward_call(int64_t call, int64_t logits) {
     const fastmlp_call *c = at(call);

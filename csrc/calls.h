@@ -22,6 +22,8 @@ void fastmlp_jacobian(int64_t kernels, int64_t plan, int64_t derivatives, int64_
 void fastmlp_jvp(int64_t kernels, int64_t plan, int64_t derivatives, int64_t workspace, int64_t examples, int64_t n, int64_t t, int64_t y, int64_t dy);
 void fastmlp_gradients_per_example(int64_t kernels, int64_t plan, int64_t derivatives, int64_t workspace, int64_t examples, int64_t n, int64_t out);
 void fastmlp_hvp(int64_t kernels, int64_t plan, int64_t derivatives, int64_t workspace, int64_t examples, int64_t n, int64_t v, int64_t out);
+void fastmlp_train_members(int64_t kernels, int64_t members, int64_t count, int64_t workspace);
+void fastmlp_member_losses(int64_t kernels, int64_t members, int64_t count, int64_t n, int64_t workspace);
 
 /* The same with all the arguments in a fastmlp_call, for calls that are made again and again: to convert an argument
  * takes Python as long as a small net takes for its answer. The examples of forward's are contiguous, of the net's dtype. */

@@ -86,6 +86,16 @@ typedef struct {
     int64_t widest;                               /* leading dimension, of inputs or layers */
     fastmlp_layer_derivatives layers[];           /* n_layers of them */
 } fastmlp_derivatives;
+/* A member of an ensemble: what its own call of `train`, or of `loss`, would get. All members' plans, examples and
+ * schedules are alike but for parameters, seed, l1, l2, dropout; order, sample_weight; table and dropout_step. */
+typedef struct {
+    const fastmlp_plan *plan;
+    const fastmlp_examples *examples;
+    const fastmlp_schedule *schedule;
+    const fastmlp_update *update; /* NULL for its loss */
+    double *losses;
+    int64_t taken; /* comes back: the steps taken */
+} fastmlp_trainee;
 
 /* What one instruction set offers for one dtype. `workspace` belongs to the call while it runs.
  * A gradients arena, like the parameters', starts on a cache line; its padding must be zero. */
@@ -112,6 +122,10 @@ typedef struct {
     void (*hvp)(const fastmlp_plan *, const fastmlp_derivatives *, void *workspace, const fastmlp_examples *, int64_t n, const void *v, void *out);
     /* forward of one example whose features are reals of the net's dtype, side by side */
     void (*forward_one)(const fastmlp_plan *, void *workspace, const fastmlp_examples *, void *out, int64_t logits);
+    /* `train` and `loss` for each of some members, several at once: batches of one block, no clipping. workspace:
+     * ensemble_workspace of _plan.py. */
+    void (*train_members)(fastmlp_trainee *, int64_t count, void *workspace);
+    void (*member_losses)(fastmlp_trainee *, int64_t count, int64_t n, void *workspace);
 } fastmlp_kernels;
 
 /* The arguments of a call: forward's, or those of a run of one step. */

@@ -14,6 +14,7 @@
 #include "network.h"
 #include "derivatives.h"
 #include "one.h"
+#include "ensemble.h"
 
 const fastmlp_kernels KERNELS = {forward, layer_outputs, penalty, loss, gradients, backward, apply, train,
-                                 jacobian, jvp, gradients_per_example, hvp, forward_one};
+                                 jacobian, jvp, gradients_per_example, hvp, forward_one, train_members, member_losses};

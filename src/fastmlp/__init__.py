@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from fastmlp._checkpoint import Checkpoint
     from fastmlp._config import show_config
     from fastmlp._early_stopping import EarlyStopping
+    from fastmlp._ensemble import MLPEnsemble
+    from fastmlp._ensemble_history import EnsembleHistory
     from fastmlp._history import History
 else:
     # Imported when first asked for: together they take as long as all the rest.
     _MODULES = {
         "Checkpoint": "_checkpoint",
         "EarlyStopping": "_early_stopping",
+        "EnsembleHistory": "_ensemble_history",
         "History": "_history",
+        "MLPEnsemble": "_ensemble",
         "interop": "interop",
         "schedules": "schedules",
         "show_config": "_config",
@@ -51,9 +55,11 @@ __all__ = [
     "AdamW",
     "Checkpoint",
     "EarlyStopping",
+    "EnsembleHistory",
     "Gradients",
     "GradientsPerExample",
     "History",
+    "MLPEnsemble",
     "RMSprop",
     "__version__",
     "available_backends",

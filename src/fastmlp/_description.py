@@ -1,6 +1,7 @@
 """A network in words: the one line of repr and the table of summary."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastmlp._architecture import Architecture
@@ -37,3 +38,21 @@ def table(architecture: Architecture, backend: str) -> str:
     if any(a.dropout):
         facts.append("dropout " + " ".join(f"{rate:g}" for rate in a.dropout))
     return "\n".join([*lines, ", ".join([*facts, a.dtype.name, f"backend {backend}"])])
+
+
+def ensemble_line(architectures: Sequence[Architecture], backend: str) -> str:
+    """The ensemble as its constructor call; of regularizers that differ, the range."""
+    one = line(replace(architectures[0], l1=0.0, l2=0.0, dropout=(0.0,) * (architectures[0].n_layers - 1)), backend)
+    sizes, rest = one.removeprefix("MLP(").split("], ", 1)
+    settings = {
+        "l1": [each.l1 for each in architectures],
+        "l2": [each.l2 for each in architectures],
+        "dropout": [rate for each in architectures for rate in each.dropout],
+    }
+    shown = "".join(f", {name}={_range(values)}" for name, values in settings.items() if any(values))
+    return f"MLPEnsemble({sizes}], {len(architectures)}, {rest[:-1]}{shown})"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low!r}" if low == high else f"{low!r}...{high!r}"

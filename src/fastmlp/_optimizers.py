@@ -5,7 +5,7 @@ The update formulas themselves stand in each backend's update kernel.
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -36,6 +36,14 @@ LearningRate = float | Callable[[int], float]
 
 # A smaller one would vanish in float32, and 0 / 0 would follow wherever the gradient is 0.
 SMALLEST_EPS = 1e-30
+
+
+class _Bindable(Protocol):
+    """What the state can be bound to: a network, or a member of an ensemble."""
+
+    @property
+    def _layout(self) -> Layout: ...
+
 
 USES_FIRST = ("momentum", "nesterov", "adam")
 USES_SECOND = ("adam", "rmsprop")
@@ -97,7 +105,7 @@ class Optimizer:
 
     def reset(self) -> None:
         """Forget the state, the net and the epochs counted; the settings stay."""
-        self._net: weakref.ref[MLP] | None = None
+        self._net: weakref.ref[_Bindable] | None = None
         self._layout: Layout | None = None
         self._update: Update | None = None
         self._epoch = 0
@@ -185,7 +193,7 @@ class Optimizer:
             self._ready_rate()
             net._engine.apply(update, arena)
 
-    def _bind(self, net: "MLP") -> Update:
+    def _bind(self, net: "_Bindable") -> Update:
         """The state on ``net``, made at the first call.
 
         Raises RuntimeError if the state belongs to another net.
@@ -212,6 +220,13 @@ class Optimizer:
             layout.arena() if self._rule in USES_FIRST else none,
             layout.arena() if self._rule in USES_SECOND else none,
         )
+
+    def _like_new(self) -> "Optimizer":
+        """Another one with the same settings and without a state."""
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self), _scalars=self._scalars.copy(), _table=self._table.copy())
+        other.reset()
+        return other
 
     def _start_epoch(self) -> None:
         """Count an epoch of fit; a schedule is asked for its rate first."""

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -16,14 +17,14 @@ import numpy as np
 
 from fastmlp import _guards
 from fastmlp._architecture import Architecture
-from fastmlp._backends._engine import Engine
+from fastmlp._backends._engine import Engine, EnsembleEngine
 from fastmlp._layout import Layout
 
-# Best first: name -> (module of this package, class of its engine).
+# Best first: name -> (module of this package, classes of its engines: of one net, and of an ensemble).
 _BACKENDS = {
-    "c": ("_c", "CEngine"),
-    "numba": ("_numba", "NumbaEngine"),
-    "numpy": ("_numpy", "NumpyEngine"),
+    "c": ("_c", "CEngine", "CEnsemble"),
+    "numba": ("_numba", "NumbaEngine", "NumbaEnsemble"),
+    "numpy": ("_numpy", "NumpyEngine", "NumpyEnsemble"),
 }
 BACKEND_NAMES = tuple(_BACKENDS)
 
@@ -109,6 +110,14 @@ def make_engine(
     engine: Engine = getattr(_module(name), _BACKENDS[name][1])(architecture, layout, parameters, seed, n_threads)
     if _guards.active:
         _guards.check_after_each_call(engine)
+    return engine
+
+
+def make_ensemble_engine(
+    name: str, architectures: Sequence[Architecture], layout: Layout, parameters: np.ndarray, seeds: np.ndarray
+) -> EnsembleEngine:
+    """A new engine for nets alike in their layers, each with its row of ``parameters`` (K, size) and its seed."""
+    engine: EnsembleEngine = getattr(_module(name), _BACKENDS[name][2])(architectures, layout, parameters, seeds)
     return engine
 
 

@@ -1,6 +1,7 @@
 """The C backend: the kernels of csrc/, built with the package where there was a compiler."""
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import Self
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from fastmlp._architecture import Architecture
 from fastmlp._backends._compiled import CompiledEngine
+from fastmlp._backends._compiled_ensemble import CompiledEnsemble
 from fastmlp._backends._plan import TYPE_CODES
 from fastmlp._layout import Layout
 
@@ -57,6 +59,8 @@ class CKernels:
         self.jvp = partial(lib.fastmlp_jvp, table)
         self.gradients_per_example = partial(lib.fastmlp_gradients_per_example, table)
         self.hvp = partial(lib.fastmlp_hvp, table)
+        self.train_members = partial(lib.fastmlp_train_members, table)
+        self.member_losses = partial(lib.fastmlp_member_losses, table)
 
     def derivatives(self) -> Self:
         """Further kernels: these."""
@@ -70,3 +74,12 @@ class CEngine(CompiledEngine):
         self, architecture: Architecture, layout: Layout, parameters: np.ndarray, seed: int, n_threads: int
     ) -> None:
         super().__init__(CKernels(architecture.dtype), architecture, layout, parameters, seed, n_threads)
+
+
+class CEnsemble(CompiledEnsemble):
+    """An ensemble's engine over the C kernels."""
+
+    def __init__(
+        self, architectures: Sequence[Architecture], layout: Layout, parameters: np.ndarray, seeds: np.ndarray
+    ) -> None:
+        super().__init__(CKernels(layout.dtype), architectures, layout, parameters, seeds)

@@ -4,7 +4,7 @@ Everything that arrives here has been checked at the public edge. An engine neve
 keeps an argument.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -137,4 +137,45 @@ class Engine(Protocol):
 
         ``losses[i]`` (float64) becomes the loss before update i. A step whose loss is not finite is not
         taken and ends the run, its loss noted. Step i drops as ``dropout_step + i``.
+        """
+
+
+class MembersSchedule(NamedTuple):
+    """A run of training steps of m members of an ensemble, each with what `Schedule` has for one net.
+
+    ``orders``: (m, epochs * n) in int64, each row contiguous, or None. ``tables``: (m, steps, 4) or (m, 1, 4),
+    contiguous. ``dropout_steps``: (m,) in int64.
+    """
+
+    orders: np.ndarray | None
+    batch_size: int
+    first_step: int
+    n_steps: int
+    tables: np.ndarray
+    dropout_steps: np.ndarray
+
+
+class EnsembleEngine(Protocol):
+    """A backend at work on K nets alike in their layers; ``parameters`` (K, size) has the arena of each as a row.
+
+    ``members`` (m,) names some of them. Of examples, ``sample_weight`` may be (K, n), a row for each member. Several
+    threads may call at once with members of their own. What a member comes to is, bit for bit, what an Engine of its
+    own would bring it to.
+    """
+
+    def forward(self, members: np.ndarray, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
+        """Write y_hat, or the logits, of X (n, n_0) into ``out[member]`` (n, n_L); C-contiguous, of the nets' dtype."""
+
+    def losses(self, members: np.ndarray, examples: Examples, out: np.ndarray) -> None:
+        """Write each member's mean loss with the penalty into ``out`` (m,) in float64."""
+
+    def bind(self, updates: Sequence[Update]) -> Any:
+        """All K updates in the form in which `train` takes them; they must outlive it."""
+
+    def train(
+        self, members: np.ndarray, examples: Examples, schedule: MembersSchedule, updates: Any, losses: np.ndarray
+    ) -> np.ndarray:
+        """`Engine.train` for each of some members; returns (m,) how many steps each took.
+
+        ``losses`` is (m, n_steps), each row contiguous.
         """

@@ -2,12 +2,13 @@
 
 import math
 import platform
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmlp._architecture import Architecture
-from fastmlp._backends._engine import BoundForward, Examples, Schedule
+from fastmlp._backends._engine import BoundForward, Examples, MembersSchedule, Schedule
 from fastmlp._backends._numpy_derivatives import NumpyDerivatives
 from fastmlp._backends._numpy_functions import (
     ACTIVATIONS,
@@ -287,3 +288,48 @@ def clip_factor(gradients: tuple[np.ndarray, ...], clip_norm: float) -> float:
         return 1.0
     norm = math.sqrt(sum(float(np.square(g, dtype=np.float64).sum()) for g in gradients))
     return min(1.0, clip_norm / (norm + 1e-6))
+
+
+class NumpyEnsemble:
+    """One engine for each member; see ``EnsembleEngine`` for the methods."""
+
+    def __init__(
+        self, architectures: Sequence[Architecture], layout: Layout, parameters: np.ndarray, seeds: np.ndarray
+    ) -> None:
+        nets = zip(architectures, parameters, seeds.tolist(), strict=True)
+        self._engines = [NumpyEngine(architecture, layout, arena, seed, 1) for architecture, arena, seed in nets]
+
+    def forward(self, members: np.ndarray, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
+        for member in members:
+            self._engines[member].forward(X, out[member], logits)
+
+    def losses(self, members: np.ndarray, examples: Examples, out: np.ndarray) -> None:
+        for i, member in enumerate(members):
+            out[i] = self._engines[member].loss(examples_of(examples, member))
+
+    def bind(self, updates: Sequence[Update]) -> Sequence[Update]:
+        return updates
+
+    def train(
+        self,
+        members: np.ndarray,
+        examples: Examples,
+        schedule: MembersSchedule,
+        updates: Sequence[Update],
+        losses: np.ndarray,
+    ) -> np.ndarray:
+        taken = np.empty(len(members), dtype=np.int64)
+        for i, member in enumerate(members):
+            order = None if schedule.orders is None else schedule.orders[i]
+            own = Schedule(order, schedule.batch_size, schedule.first_step, schedule.n_steps, schedule.tables[i])
+            step = int(schedule.dropout_steps[i])
+            taken[i] = self._engines[member].train(
+                examples_of(examples, member), own, updates[member], losses[i], step
+            )
+        return taken
+
+
+def examples_of(examples: Examples, member: int) -> Examples:
+    """An ensemble's examples as one member sees them."""
+    weight = examples.sample_weight
+    return examples._replace(sample_weight=weight[member]) if weight is not None and weight.ndim == 2 else examples

@@ -88,6 +88,9 @@ _CALL = np.dtype(
         ("losses", "u8"),
     ]
 )
+TRAINEE = np.dtype(
+    [("plan", "u8"), ("examples", "u8"), ("schedule", "u8"), ("update", "u8"), ("losses", "u8"), ("taken", "i8")]
+)
 TYPE_CODES = {np.dtype("float32"): 0, np.dtype("float64"): 1, np.dtype("int64"): 2}
 
 # Large batches go through the net in blocks whose activations stay in the cache: 4,096 rows at once ran at half
@@ -102,6 +105,7 @@ _PANEL_LINES = 3  # csrc/dense.h
 _BLOCK_ROWS = 192
 _BLOCK_DEPTH_LINES = 1280 // LINE_BYTES
 _MAX_TILE_LINES = 8  # csrc/tile.h: the widest tile
+_ENSEMBLE_LINES = 97  # _numba/_ensemble.py: begin_lanes
 
 
 class Plan:
@@ -263,3 +267,11 @@ def readable(array: np.ndarray) -> np.ndarray:
     if array.flags.aligned and not (array.ndim == 2 and array.strides[1] == 0):
         return array
     return np.ascontiguousarray(array)
+
+
+def ensemble_workspace(architecture: Architecture, rows: int) -> int:
+    """Elements that the kernels of ensembles work in, with batches of so many rows: lanes_of in csrc/ensemble.h."""
+    sizes = architecture.layer_sizes
+    layers = [(n_in + 1) * n_out for n_in, n_out in zip(sizes, sizes[1:])]
+    vectors = 3 * sum(layers) + max(layers) + rows * (sizes[0] + 2 * sum(sizes[1:]) + max(sizes)) + sizes[-1]
+    return (vectors + _ENSEMBLE_LINES) * (LINE_BYTES // architecture.dtype.itemsize)

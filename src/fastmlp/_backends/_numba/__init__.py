@@ -6,6 +6,7 @@ stand for the headers of the same names in csrc/. What turns them into machine c
 _compiler, _target; what runs it: _cache, _kernels, _pool.
 """
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from fastmlp._architecture import Architecture
 from fastmlp._backends._compiled import CompiledEngine
+from fastmlp._backends._compiled_ensemble import CompiledEnsemble
 from fastmlp._layout import Layout
 
 NAME = "numba"
@@ -49,3 +51,14 @@ class NumbaEngine(CompiledEngine):
         from fastmlp._backends._numba._kernels import NumbaKernels
 
         super().__init__(NumbaKernels(architecture.dtype), architecture, layout, parameters, seed, n_threads)
+
+
+class NumbaEnsemble(CompiledEnsemble):
+    """An ensemble's engine over the Numba kernels."""
+
+    def __init__(
+        self, architectures: Sequence[Architecture], layout: Layout, parameters: np.ndarray, seeds: np.ndarray
+    ) -> None:
+        from fastmlp._backends._numba._kernels import NumbaKernels
+
+        super().__init__(NumbaKernels(layout.dtype), architectures, layout, parameters, seeds)

@@ -35,6 +35,11 @@ _SIGNATURES = {
     "predict_call": "void(*)(int64_t call)",
     "step_call": "double(*)(int64_t call, int64_t dropout_step)",
 }
+# The kernels of ensembles are an object of their own: who trains one net does not wait for them to be compiled.
+_ENSEMBLE_SIGNATURES = {
+    "train_members": "void(*)(int64_t members, int64_t count, int64_t workspace)",
+    "member_losses": "void(*)(int64_t members, int64_t count, int64_t n, int64_t workspace)",
+}
 _FORWARD, _LAYER_OUTPUTS, _LOSS, _GRADIENTS, _BACKWARD, _APPLY, _TRAIN = range(7)  # as in _entries.py
 _FORWARD_PASS, _TRAINING_PASSES = 1, 3
 
@@ -84,6 +89,19 @@ def _functions(dtype: str, target: Target) -> dict[str, Any]:
 
     address = load_addresses(dtype, target, entries)
     return {name: _ffi.cast(signature, address(name)) for name, signature in _SIGNATURES.items()}
+
+
+@cache
+def _ensemble_functions(dtype: str, target: Target) -> dict[str, Any]:
+    def entries() -> list[Any]:
+        from numba.core import types
+
+        from fastmlp._backends._numba._ensemble import entries
+
+        return entries(getattr(types, dtype))
+
+    address = load_addresses(f"ensemble-{dtype}", target, entries)
+    return {name: _ffi.cast(signature, address(name)) for name, signature in _ENSEMBLE_SIGNATURES.items()}
 
 
 def run_as_team(threads: int, run: Callable[[int], None]) -> None:
@@ -191,6 +209,16 @@ class NumbaKernels:
             losses=losses,
         )
         return int(done.taken)
+
+    def train_members(self, members: int, count: int, workspace: int) -> None:
+        self._of_ensembles()["train_members"](members, count, workspace)
+
+    def member_losses(self, members: int, count: int, n: int, workspace: int) -> None:
+        self._of_ensembles()["member_losses"](members, count, n, workspace)
+
+    def _of_ensembles(self) -> dict[str, Any]:
+        with lock:
+            return _ensemble_functions(self._dtype.name, find_target(limit()))
 
     def step_call(self, call: int, dropout_step: int) -> float:
         loss: float = self._step_call(call, dropout_step)

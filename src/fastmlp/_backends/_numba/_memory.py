@@ -209,6 +209,12 @@ def doubles_at(place: Any) -> Any:
 
 
 @primitive
+def integers_at(place: Any) -> Any:
+    wanted = Pointer(types.int64)
+    return wanted, conversion(place, wanted)
+
+
+@primitive
 def size_of_real(like: Any) -> Any:
     size = real_of(like).bitwidth // 8
     return types.int64, lambda builder, _: INT64(size)

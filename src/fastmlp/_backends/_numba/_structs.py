@@ -131,3 +131,15 @@ def derivative_arguments_struct(real: Any) -> Struct:
             "out": Pointer(real),
         },
     )
+
+
+def trainee_struct(real: Any) -> Struct:
+    """A member of an ensemble that is being trained."""
+    pointers = {
+        "plan": Pointer(plan_struct(real)),
+        "examples": Pointer(EXAMPLES),
+        "schedule": Pointer(SCHEDULE),
+        "update": Pointer(update_struct(real)),
+        "losses": DOUBLES,
+    }
+    return Struct(f"trainee_{real}", _fields(_plan.TRAINEE, **pointers))

@@ -1,0 +1,628 @@
+/* Nets of one architecture side by side, a member of the ensemble in every lane of a vector.
+ *
+ * A tiny net leaves most of a vector of units empty and most of a tile unused: a step of 8-16-1 takes 4 us where its
+ * arithmetic takes 0.2. Here every vector is full, whatever the net. Each lane does the same operations in the same order
+ * as a net of its own does, so the bits are the same.
+ *
+ * Arrays hold a vector for each of their elements: parameters (n_in + 1, n_out) of each layer without padding, the bias
+ * last; activations (rows, n_out). */
+
+typedef struct {
+    fastmlp_trainee *member[LANES]; /* beyond `count` the first one again: computed, never written back */
+    int64_t count, is_running[LANES];
+    const fastmlp_plan *plan; /* of the first: sizes, activations and loss are alike */
+    real *parameters, *first, *second;
+    real *gradient;         /* of one layer */
+    real *x;                /* (rows, n_0) */
+    real *outputs, *factors; /* (rows, n_l), layer after layer */
+    real *deltas;           /* (rows, widest layer): d loss / d output of one layer, or one row's logits */
+    real *targets;          /* (n_L) of one row */
+} lanes;
+
+/* --- the product: sum[i][j] = start[j] + sum_k a[i][k] * b[k][j], all of them vectors --- */
+
+typedef struct {
+    const real *a;
+    int64_t a_row, a_step; /* in elements, from vector to vector */
+    const real *b;
+    int64_t b_step, b_column;
+    const real *start;
+    int64_t start_column;
+    real *c; /* columns side by side */
+    int64_t c_row;
+    int64_t depth;
+} lane_product;
+
+/* 12 sums, 3 vectors of b and one of a fill 16 registers; 12 chains of sums keep two multipliers busy. */
+enum { LANE_SUMS = 12, LANE_COLUMNS = 3, LANE_POINTER_ROWS = 4 };
+
+INLINE void lane_tile(const int rows, const int columns, const lane_product *p) {
+    const int pointers = (rows + LANE_POINTER_ROWS - 1) / LANE_POINTER_ROWS;
+    const int64_t a_bytes = p->a_row * (int64_t)sizeof(real), a_thrice = opaque(3 * a_bytes);
+    const real *a[LANE_SUMS / LANE_POINTER_ROWS] = {p->a}, *b = p->b;
+    UNROLL
+    for (int i = 1; i < pointers; i++) a[i] = opaque_pointer(moved(a[i - 1], LANE_POINTER_ROWS * a_bytes));
+    vector sum[LANE_SUMS][LANE_COLUMNS];
+    UNROLL
+    for (int i = 0; i < rows; i++)
+        UNROLL
+        for (int j = 0; j < columns; j++) sum[i][j] = load(p->start + j * p->start_column);
+#pragma GCC unroll 1
+    for (int64_t k = 0; k < p->depth; k++) {
+        vector row[LANE_COLUMNS];
+        UNROLL
+        for (int j = 0; j < columns; j++) row[j] = load(b + j * p->b_column);
+        UNROLL
+        for (int i = 0; i < rows; i++) {
+            const int place = i % LANE_POINTER_ROWS;
+            const vector x = load(moved(a[i / LANE_POINTER_ROWS], place == 3 ? a_thrice : place * a_bytes));
+            UNROLL
+            for (int j = 0; j < columns; j++) accumulate(&sum[i][j], x, row[j]);
+        }
+        UNROLL
+        for (int i = 0; i < pointers; i++) a[i] += p->a_step;
+        b += p->b_step;
+    }
+    UNROLL
+    for (int i = 0; i < rows; i++)
+        UNROLL
+        for (int j = 0; j < columns; j++) store(p->c + i * p->c_row + j * LANES, sum[i][j]);
+}
+
+typedef void lane_tile_function(const lane_product *);
+#define LANE_TILES(T)                                                                                  \
+    T(1, 1) T(2, 1) T(3, 1) T(4, 1) T(5, 1) T(6, 1) T(7, 1) T(8, 1) T(9, 1) T(10, 1) T(11, 1) T(12, 1) \
+    T(1, 2) T(2, 2) T(3, 2) T(4, 2) T(5, 2) T(6, 2) T(1, 3) T(2, 3) T(3, 3) T(4, 3)
+#define LANE_TILE(rows, columns) \
+    static void lane_tile_##rows##x##columns(const lane_product *p) { lane_tile(rows, columns, p); }
+LANE_TILES(LANE_TILE)
+#define LANE_ENTRY(rows, columns) [columns - 1][rows - 1] = lane_tile_##rows##x##columns,
+static lane_tile_function *const lane_tiles[LANE_COLUMNS][LANE_SUMS] = {LANE_TILES(LANE_ENTRY)};
+
+static void lane_multiply(int64_t rows, int64_t columns, const lane_product *whole) {
+    for (int64_t j = 0, step; j < columns; j += step) {
+        const int64_t left = columns - j;
+        step = left == 4 ? 2 : smaller(left, LANE_COLUMNS); /* no single column for last */
+        const int64_t most = LANE_SUMS / step;
+        lane_product p = *whole;
+        p.b += j * p.b_column;
+        p.start += j * p.start_column;
+        p.c += j * LANES;
+        for (int64_t i = 0, n; i < rows; i += n) {
+            n = rows - i;
+            n = n <= most ? n : n < 2 * most ? (n + 1) / 2 : most;
+            lane_tiles[step - 1][n - 1](&p);
+            p.a += n * p.a_row;
+            p.c += n * p.c_row;
+        }
+    }
+}
+
+/* --- members into lanes and back --- */
+
+/* Where everything lies in a workspace for so many rows; _plan.py computes its size. */
+static lanes lanes_of(fastmlp_trainee *members, int64_t count, int64_t rows, real *workspace) {
+    lanes t = {.count = count, .plan = members[0].plan};
+    int64_t parameters = 0, largest = 0, units = 0, widest = 0;
+    for (int64_t l = 0; l < t.plan->n_layers; l++) {
+        const fastmlp_layer *layer = t.plan->layers + l;
+        const int64_t size = (layer->n_in + 1) * layer->n_out;
+        parameters += size;
+        units += layer->n_out;
+        largest = size > largest ? size : largest;
+        widest = layer->n_in > widest ? layer->n_in : widest;
+        widest = layer->n_out > widest ? layer->n_out : widest;
+    }
+    const struct {
+        real **place;
+        int64_t size;
+    } parts[] = {
+        {&t.parameters, parameters}, {&t.first, parameters}, {&t.second, parameters}, {&t.gradient, largest},
+        {&t.x, rows * t.plan->layers[0].n_in}, {&t.outputs, rows * units}, {&t.factors, rows * units},
+        {&t.deltas, rows * widest}, {&t.targets, t.plan->layers[t.plan->n_layers - 1].n_out},
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++, workspace += parts[i - 1].size * LANES) *parts[i].place = workspace;
+    for (int64_t lane = 0; lane < LANES; lane++) {
+        t.member[lane] = members + (lane < count ? lane : 0);
+        t.is_running[lane] = lane < count;
+    }
+    return t;
+}
+
+INLINE int64_t lane_members(int64_t left) { return smaller(left, LANES); }
+
+/* One lane of an arena, from a member's or back to it. */
+static void copy_lane(const fastmlp_plan *plan, real *arena, real *packed, int64_t lane, int is_back) {
+    for (int64_t l = 0; l < plan->n_layers; l++) {
+        const fastmlp_layer *layer = plan->layers + l;
+        for (int64_t i = 0; i <= layer->n_in; i++) {
+            real *row = arena + layer->parameters + i * layer->leading;
+            for (int64_t j = 0; j < layer->n_out; j++, packed += LANES) {
+                if (is_back) row[j] = packed[lane];
+                else packed[lane] = row[j];
+            }
+        }
+    }
+}
+
+static void copy_member(const lanes *t, int64_t lane, int is_back) {
+    const fastmlp_trainee *m = t->member[lane];
+    copy_lane(t->plan, m->plan->parameters, t->parameters, lane, is_back);
+    if (!m->update) return;
+    const int64_t code = m->update->code;
+    if (code == MOMENTUM || code == NESTEROV || code == ADAM) copy_lane(t->plan, m->update->first, t->first, lane, is_back);
+    if (code == ADAM || code == RMSPROP) copy_lane(t->plan, m->update->second, t->second, lane, is_back);
+}
+
+/* The inputs of a block of rows that begins with each member's example `first`. */
+static void gather_lanes(const lanes *t, int64_t first, int64_t rows) {
+    const int64_t n_in = t->plan->layers[0].n_in;
+    real *x = t->x;
+    for (int64_t i = 0; i < rows; i++, x += n_in * LANES) {
+        const char *from[LANES];
+        for (int lane = 0; lane < LANES; lane++) {
+            const fastmlp_examples *e = t->member[lane]->examples;
+            from[lane] = e->x + example_row(e, first + i) * e->x_row;
+        }
+        const fastmlp_examples *e = t->member[0]->examples;
+        const int is_direct = e->x_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64) && e->x_column == sizeof(real);
+        for (int64_t k = 0; k < n_in; k += LANES) {
+            const int64_t n = smaller(LANES, n_in - k);
+            vector features[LANES];
+            if (is_direct && n == LANES) {
+                UNROLL
+                for (int lane = 0; lane < LANES; lane++) features[lane] = load_loose((const real *)from[lane] + k);
+            } else {
+                real part[LANES][LANES] __attribute__((aligned(64))) = {{0}};
+                for (int lane = 0; lane < LANES; lane++) {
+                    convert_row(part[lane], from[lane] + k * e->x_column, e->x_column, e->x_type, n);
+                    features[lane] = load(part[lane]);
+                }
+            }
+            transpose_lanes(features);
+            for (int64_t j = 0; j < n; j++) store(x + (k + j) * LANES, features[j]);
+        }
+    }
+}
+
+/* --- forward --- */
+
+/* Each member's own units are dropped, as drop_rows does. */
+static void drop_lanes(const lanes *t, int64_t number, int64_t taken, int64_t rows, real *z, real *factor) {
+    const int64_t n = t->plan->layers[number - 1].n_out;
+    for (int64_t lane = 0; lane < t->count; lane++) {
+        const fastmlp_trainee *m = t->member[lane];
+        const fastmlp_layer *layer = m->plan->layers + number - 1;
+        if (layer->dropout_from <= 0) continue;
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t unit = 0; unit < n; unit += 4) {
+                const uint32_t counter[4] = {(uint32_t)(unit / 4), (uint32_t)i, (uint32_t)number, (uint32_t)(m->schedule->dropout_step + taken)};
+                uint32_t words[4];
+                philox4x32_10(m->plan->seed, counter, words);
+                for (int64_t j = 0; j < 4 && unit + j < n; j++) {
+                    const int64_t at = (i * n + unit + j) * LANES + lane;
+                    const real scale = (int64_t)words[j] >= layer->dropout_from ? (real)layer->dropout_scale : 0;
+                    z[at] *= scale;
+                    factor[at] *= scale;
+                }
+            }
+    }
+}
+
+/* All layers, to the logits, which it returns. Training: step `taken` of the run; inference: INFERENCE. */
+static real *lanes_forward(const lanes *t, int64_t rows, int64_t taken) {
+    const real *a = t->x, *parameters = t->parameters;
+    real *z = t->outputs, *factor = t->factors;
+    for (int64_t l = 0;; l++) {
+        const fastmlp_layer *layer = t->plan->layers + l;
+        const int64_t n_in = layer->n_in, n_out = layer->n_out, size = rows * n_out;
+        lane_multiply(rows, n_out, &(lane_product){
+            .a = a, .a_row = n_in * LANES, .a_step = LANES,
+            .b = parameters, .b_step = n_out * LANES, .b_column = LANES,
+            .start = parameters + n_in * n_out * LANES, .start_column = LANES,
+            .c = z, .c_row = n_out * LANES, .depth = n_in,
+        });
+        if (l == t->plan->n_layers - 1) return z;
+        if (taken != INFERENCE && layer->factor >= 0) {
+            activate_rows_keeping_factor(layer->activation, 1, size, z, factor, 0);
+            drop_lanes(t, l + 1, taken, rows, z, factor);
+        } else activate_rows(layer->activation, 1, size, z, 0);
+        a = z;
+        parameters += (n_in + 1) * n_out * LANES;
+        z += size * LANES;
+        factor += size * LANES;
+    }
+}
+
+/* --- losses: as loss.h, whose sums over the outputs of a row go through a line and a tree --- */
+
+typedef struct {
+    vector part[LINE_LANES];
+} lane_line;
+
+INLINE lane_line lane_line_of_zeros(void) {
+    lane_line l;
+    for (int i = 0; i < LINE_LANES; i++) l.part[i] = splat(0);
+    return l;
+}
+
+/* The sum of what n elements of a row left in a line; parts that none of them reached are zero. */
+INLINE vector lane_line_sum(lane_line *l, int64_t n) {
+    int width = LINE_LANES;
+    while (width / 2 >= n) width /= 2;
+    for (width /= 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) l->part[i] += l->part[i + width];
+    return l->part[0];
+}
+
+/* Targets of one row of every member, as reals. */
+static void lane_targets(const lanes *t, const int64_t *row, int64_t n) {
+    for (int lane = 0; lane < LANES; lane++) {
+        const fastmlp_examples *e = t->member[lane]->examples;
+        const char *y = e->y + row[lane] * e->y_row;
+        if (e->y_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64))
+            for (int64_t j = 0; j < n; j++) t->targets[j * LANES + lane] = *(const real *)(y + j * e->y_column);
+        else
+            for (int64_t j = 0; j < n; j++) convert_row(t->targets + j * LANES + lane, y + j * e->y_column, e->y_column, e->y_type, 1);
+    }
+}
+
+INLINE vector element_lanes(const int64_t loss, int64_t activation, real *z, const real *y, int64_t n, int with_gradient, vector scale) {
+    lane_line sum;
+    if (n > 1) sum = lane_line_of_zeros();
+    vector value = splat(0), slope;
+    for (int64_t j = 0; j < n; j++) {
+        value = element_loss(loss, activation, load(z + j * LANES), load(y + j * LANES), &slope);
+        if (n > 1) sum.part[j % LINE_LANES] += value;
+        if (with_gradient) store(z + j * LANES, slope * scale);
+    }
+    return n > 1 ? lane_line_sum(&sum, n) : value;
+}
+
+/* exp(z - max z) in place; their sum, and the maximum. */
+static vector lane_exponentials(real *z, int64_t n, vector *largest) {
+    vector most = load(z);
+    for (int64_t j = 1; j < n; j++) {
+        const vector x = load(z + j * LANES);
+        most = choose(x > most, x, most);
+    }
+    lane_line sum = lane_line_of_zeros();
+    for (int64_t j = 0; j < n; j++) {
+        const vector e = exponential(load(z + j * LANES) - most);
+        store(z + j * LANES, e);
+        sum.part[j % LINE_LANES] += e;
+    }
+    *largest = most;
+    return lane_line_sum(&sum, n);
+}
+
+static vector cross_entropy_of_classes(real *z, ivector label, int64_t n, int with_gradient, vector scale) {
+    vector logit = splat(0), largest;
+    for (int64_t j = 0; j < n; j++) logit = choose(label == (integer)j - (ivector){0}, load(z + j * LANES), logit);
+    const vector sum = lane_exponentials(z, n, &largest), one = splat(1);
+    for (int64_t j = 0; with_gradient && j < n; j++) {
+        const vector p = load(z + j * LANES) / sum;
+        store(z + j * LANES, choose(label == (integer)j - (ivector){0}, p - one, p) * scale);
+    }
+    return multiply_add(logarithm(sum), one, -(logit - largest));
+}
+
+static vector cross_entropy_of_rows(real *z, const real *y, int64_t n, int with_gradient, vector scale, real *shifted) {
+    vector largest;
+    __builtin_memcpy(shifted, z, (size_t)(n * LANES) * sizeof(real));
+    const vector sum = lane_exponentials(z, n, &largest), zero = splat(0);
+    lane_line weight = lane_line_of_zeros(), gap = lane_line_of_zeros();
+    for (int64_t j = 0; j < n; j++) {
+        const vector target = load(y + j * LANES), d = load(shifted + j * LANES) - largest;
+        vector *g = gap.part + j % LINE_LANES;
+        weight.part[j % LINE_LANES] += target;
+        *g = choose(target == zero, *g, multiply_add(target, d, *g));
+    }
+    const vector total = lane_line_sum(&weight, n);
+    for (int64_t j = 0; with_gradient && j < n; j++)
+        store(z + j * LANES, (load(z + j * LANES) / sum * total - load(y + j * LANES)) * scale);
+    return multiply_add(logarithm(sum), total, -lane_line_sum(&gap, n));
+}
+
+/* Adds weight * loss of the rows of a block to every lane's `total`, from the logits z, which become dL/dz where a gradient
+ * is wanted. */
+static void lanes_loss(const lanes *t, int64_t first, int64_t rows, real *z, int with_gradient, const double *divisor, double *total) {
+    const fastmlp_layer *layer = t->plan->layers + t->plan->n_layers - 1;
+    const int64_t n = layer->n_out, loss = t->plan->loss;
+    const double numerator = loss == CROSS_ENTROPY ? 1.0 : loss == MSE ? 2.0 / (double)n : 1.0 / (double)n;
+    for (int64_t i = 0; i < rows; i++, z += n * LANES) {
+        int64_t row[LANES];
+        double weight[LANES];
+        real scales[LANES] __attribute__((aligned(64))), values[LANES] __attribute__((aligned(64)));
+        integer labels[LANES] __attribute__((aligned(64)));
+        for (int lane = 0; lane < LANES; lane++) {
+            const fastmlp_examples *e = t->member[lane]->examples;
+            row[lane] = example_row(e, first + i);
+            weight[lane] = e->sample_weight ? e->sample_weight[row[lane]] : 1.0;
+            scales[lane] = (real)(weight[lane] * (numerator / divisor[lane]));
+        }
+        const vector scale = load(scales);
+        const int has_classes = loss == CROSS_ENTROPY && t->member[0]->examples->y_column == 0;
+        if (has_classes)
+            for (int lane = 0; lane < LANES; lane++) {
+                const fastmlp_examples *e = t->member[lane]->examples;
+                labels[lane] = (integer)*(const int64_t *)(e->y + row[lane] * e->y_row);
+            }
+        else lane_targets(t, row, n);
+        vector value = splat(0);
+        switch (loss) {
+        case BCE: value = element_lanes(BCE, SIGMOID, z, t->targets, n, with_gradient, scale); break;
+        case POISSON: value = element_lanes(POISSON, EXP, z, t->targets, n, with_gradient, scale); break;
+        case MSE: value = element_lanes(MSE, layer->activation, z, t->targets, n, with_gradient, scale); break;
+        case MAE: value = element_lanes(MAE, layer->activation, z, t->targets, n, with_gradient, scale); break;
+        case HUBER: value = element_lanes(HUBER, layer->activation, z, t->targets, n, with_gradient, scale); break;
+        default:
+            if (has_classes) value = cross_entropy_of_classes(z, *(const ivector *)labels, n, with_gradient, scale);
+            else value = cross_entropy_of_rows(z, t->targets, n, with_gradient, scale, t->deltas);
+        }
+        store(values, value);
+        const double outputs = loss == CROSS_ENTROPY ? 1.0 : (double)n;
+        for (int lane = 0; lane < LANES; lane++) total[lane] += weight[lane] * ((double)values[lane] / outputs);
+    }
+}
+
+/* Every member's penalty; as penalty_of. */
+static void lanes_penalty(const lanes *t, double *penalty) {
+    double absolutes[LANES] = {0}, squares[LANES] = {0};
+    const real *parameters = t->parameters;
+    for (int64_t l = 0; l < t->plan->n_layers; l++) {
+        const fastmlp_layer *layer = t->plan->layers + l;
+        for (int64_t i = 0; i < layer->n_in; i++) {
+            lane_line absolute_sum = lane_line_of_zeros(), square_sum = absolute_sum;
+            for (int64_t j = 0; j < layer->n_out; j++, parameters += LANES) {
+                const vector w = load(parameters);
+                vector *square = square_sum.part + j % LINE_LANES;
+                absolute_sum.part[j % LINE_LANES] += absolute(w);
+                *square = multiply_add(w, w, *square);
+            }
+            real sums[2][LANES] __attribute__((aligned(64)));
+            store(sums[0], lane_line_sum(&absolute_sum, layer->n_out));
+            store(sums[1], lane_line_sum(&square_sum, layer->n_out));
+            for (int lane = 0; lane < LANES; lane++) {
+                absolutes[lane] += (double)sums[0][lane];
+                squares[lane] += (double)sums[1][lane];
+            }
+        }
+        parameters += layer->n_out * LANES;
+    }
+    for (int lane = 0; lane < LANES; lane++) {
+        const fastmlp_plan *plan = t->member[lane]->plan;
+        penalty[lane] = plan->l1 == 0 && plan->l2 == 0 ? 0 : plan->l1 * absolutes[lane] + plan->l2 / 2 * squares[lane];
+    }
+}
+
+INLINE int has_penalty(const lanes *t) {
+    for (int64_t lane = 0; lane < t->count; lane++)
+        if (t->member[lane]->plan->l1 != 0 || t->member[lane]->plan->l2 != 0) return 1;
+    return 0;
+}
+
+/* --- updates: as update.h, with every member's own constants --- */
+
+typedef struct {
+    int64_t code;
+    vector rate, eps, beta1, beta2, one_minus1, one_minus2, shrink, l1, l2;
+    ivector is_penalized, is_shrunk;
+    int has_penalty, has_shrink;
+} lane_update;
+
+/* From each lane's row of the schedule's table. */
+static lane_update begin_lane_update(const lanes *t, const double *const *row) {
+    enum { RATE, EPSILON, BETA_1, BETA_2, ONE_MINUS_1, ONE_MINUS_2, SHRINK, L1, L2, CONSTANTS };
+    real c[CONSTANTS][LANES] __attribute__((aligned(64)));
+    for (int lane = 0; lane < LANES; lane++) {
+        const fastmlp_trainee *m = t->member[lane];
+        const update_step s = begin_update(m->update, row[lane][0], row[lane][1], NULL);
+        c[RATE][lane] = s.rate, c[EPSILON][lane] = s.eps, c[BETA_1][lane] = s.beta1, c[BETA_2][lane] = s.beta2;
+        c[ONE_MINUS_1][lane] = s.one_minus1, c[ONE_MINUS_2][lane] = s.one_minus2, c[SHRINK][lane] = s.shrink;
+        c[L1][lane] = (real)(m->plan->l1 * row[lane][3]), c[L2][lane] = (real)(m->plan->l2 * row[lane][3]);
+    }
+    const vector zero = splat(0);
+    lane_update s = {
+        .code = t->member[0]->update->code, .rate = -load(c[RATE]), .eps = load(c[EPSILON]),
+        .beta1 = load(c[BETA_1]), .beta2 = load(c[BETA_2]), .one_minus1 = load(c[ONE_MINUS_1]),
+        .one_minus2 = load(c[ONE_MINUS_2]), .shrink = load(c[SHRINK]), .l1 = load(c[L1]), .l2 = load(c[L2]),
+    };
+    s.is_penalized = (s.l1 != zero) | (s.l2 != zero);
+    s.is_shrunk = s.shrink != splat(1);
+    for (int lane = 0; lane < LANES; lane++) {
+        s.has_penalty |= c[L1][lane] != 0 || c[L2][lane] != 0;
+        s.has_shrink |= c[SHRINK][lane] != 1;
+    }
+    return s;
+}
+
+INLINE void lane_update_loop(const int64_t code, const lane_update *constants, int is_weight, int64_t n, const real *gradient, real *p, real *first, real *second) {
+    const lane_update s = *constants;
+    const vector zero = splat(0);
+    for (int64_t at = 0; at < n * LANES; at += LANES) {
+        vector g = load(gradient + at), x = load(p + at);
+        if (is_weight && s.has_penalty) {
+            const vector charged = multiply_add(s.l2, x, g) + choose(x > zero, s.l1, choose(x < zero, -s.l1, zero));
+            g = choose(s.is_penalized, charged, g);
+        }
+        if (is_weight && s.has_shrink) x = choose(s.is_shrunk, x * s.shrink, x);
+        switch (code) {
+        case SGD: x = multiply_add(s.rate, g, x); break;
+        case MOMENTUM:
+        case NESTEROV: {
+            const vector velocity = multiply_add(s.beta1, load(first + at), g);
+            store(first + at, velocity);
+            x = multiply_add(s.rate, code == MOMENTUM ? velocity : multiply_add(s.beta1, velocity, g), x);
+            break;
+        }
+        case ADAM: {
+            const vector m = multiply_add(s.one_minus1, g - load(first + at), load(first + at));
+            const vector v = multiply_add(s.beta2, load(second + at), s.one_minus2 * g * g);
+            store(first + at, m);
+            store(second + at, v);
+            x = multiply_add(s.rate, m / (square_root(v) + s.eps), x);
+            break;
+        }
+        case RMSPROP: {
+            const vector v = multiply_add(s.beta2, load(second + at), s.one_minus2 * g * g);
+            store(second + at, v);
+            x = multiply_add(s.rate, g / (square_root(v) + s.eps), x);
+            break;
+        }
+        }
+        store(p + at, x);
+    }
+}
+
+/* Updates n parameters that begin at `at` of the packed arenas. */
+static void lanes_update(const lanes *t, const lane_update *s, int is_weight, int64_t n, const real *g, int64_t at) {
+    real *p = t->parameters + at, *first = t->first + at, *second = t->second + at;
+    switch (s->code) {
+#define CASE(CODE) \
+    case CODE: lane_update_loop(CODE, s, is_weight, n, g, p, first, second); return;
+        CASE(SGD) CASE(MOMENTUM) CASE(NESTEROV) CASE(ADAM) CASE(RMSPROP)
+#undef CASE
+    }
+}
+
+/* --- backward --- */
+
+static const real lane_constants[2][LANES] __attribute__((aligned(64))) = {
+    {0}, {1, 1,
+#if VECTOR_BYTES * 8 / REAL_BITS > 2
+          1, 1,
+#endif
+#if VECTOR_BYTES * 8 / REAL_BITS > 4
+          1, 1, 1, 1,
+#endif
+#if VECTOR_BYTES * 8 / REAL_BITS > 8
+          1, 1, 1, 1, 1, 1, 1, 1,
+#endif
+}};
+
+/* From dL/dz of the last layer, `dz`: every layer's gradient, and its update. */
+static void lanes_backward(const lanes *t, int64_t rows, real *dz, const lane_update *s) {
+    const real *zero = lane_constants[0], *one = lane_constants[1];
+    int64_t at = 0, output = 0;
+    for (int64_t l = 0; l < t->plan->n_layers; l++) {
+        at += (t->plan->layers[l].n_in + 1) * t->plan->layers[l].n_out * LANES;
+        output += rows * t->plan->layers[l].n_out * LANES;
+    }
+    for (int64_t l = t->plan->n_layers - 1; l >= 0; l--) {
+        const fastmlp_layer *layer = t->plan->layers + l;
+        const int64_t n_in = layer->n_in, n_out = layer->n_out, weights = n_in * n_out;
+        at -= (weights + n_out) * LANES;
+        output -= rows * (l > 0 ? n_in + n_out : n_out) * LANES; /* of the layer below */
+        real *a = l > 0 ? t->outputs + output : t->x;
+        if (l > 0)
+            lane_multiply(rows, n_in, &(lane_product){
+                .a = dz, .a_row = n_out * LANES, .a_step = LANES,
+                .b = t->parameters + at, .b_step = LANES, .b_column = n_out * LANES,
+                .start = zero, .c = t->deltas, .c_row = n_in * LANES, .depth = n_out,
+            });
+        lane_product gradient = {
+            .a = a, .a_row = LANES, .a_step = n_in * LANES,
+            .b = dz, .b_step = n_out * LANES, .b_column = LANES,
+            .start = zero, .c = t->gradient, .c_row = n_out * LANES, .depth = rows,
+        };
+        lane_multiply(n_in, n_out, &gradient);
+        gradient.a = one, gradient.a_step = 0, gradient.c += weights * LANES;
+        lane_multiply(1, n_out, &gradient);
+        lanes_update(t, s, 1, weights, t->gradient, at);
+        lanes_update(t, s, 0, n_out, t->gradient + weights * LANES, at + weights * LANES);
+        if (l == 0) return;
+        const fastmlp_layer *below = layer - 1;
+        if (below->factor >= 0) chain_rows_by_factor(1, rows * n_in, t->deltas, 0, t->factors + output, a, 0);
+        else chain_rows(below->activation, 1, rows * n_in, t->deltas, 0, a, 0);
+        dz = a;
+        output += rows * n_in * LANES;
+    }
+}
+
+/* --- the entry points --- */
+
+/* One step of every lane that runs. A member whose loss is not finite ends here: it is written back as it was. */
+static void lanes_step(lanes *t, int64_t taken, int64_t first, int64_t n) {
+    const double *row[LANES];
+    double divisor[LANES], charge[LANES] = {0}, total[LANES] = {0};
+    for (int lane = 0; lane < LANES; lane++) {
+        const fastmlp_schedule *s = t->member[lane]->schedule;
+        row[lane] = s->table + taken * s->table_row;
+        divisor[lane] = row[lane][2] != 0 ? row[lane][2] : (double)n;
+    }
+    if (has_penalty(t)) lanes_penalty(t, charge);
+    gather_lanes(t, first, n);
+    real *z = lanes_forward(t, n, taken);
+    lanes_loss(t, first, n, z, 1, divisor, total);
+    for (int64_t lane = 0; lane < t->count; lane++) {
+        if (!t->is_running[lane]) continue;
+        fastmlp_trainee *m = t->member[lane];
+        const double value = total[lane] / divisor[lane] + row[lane][3] * charge[lane];
+        m->losses[taken] = value;
+        if (__builtin_isfinite(value)) continue;
+        t->is_running[lane] = 0;
+        m->taken = taken;
+        copy_member(t, lane, 1);
+    }
+    const lane_update s = begin_lane_update(t, row);
+    lanes_backward(t, n, z, &s);
+    for (int64_t lane = 0; lane < t->count; lane++)
+        if (t->is_running[lane]) end_update(t->member[lane]->update);
+}
+
+INLINE int is_any_running(const lanes *t) {
+    for (int64_t lane = 0; lane < t->count; lane++)
+        if (t->is_running[lane]) return 1;
+    return 0;
+}
+
+static void train_lanes(fastmlp_trainee *members, int64_t count, real *workspace) {
+    const fastmlp_schedule *s = members[0].schedule;
+    const int64_t steps_per_epoch = (s->n_examples + s->batch_size - 1) / s->batch_size;
+    lanes t = lanes_of(members, count, smaller(s->batch_size, s->n_examples), workspace);
+    for (int lane = 0; lane < LANES; lane++) copy_member(&t, lane, 0);
+    int64_t taken = 0;
+    for (; taken < s->n_steps && is_any_running(&t); taken++) {
+        const int64_t step = s->first_step + taken, first = step % steps_per_epoch * s->batch_size;
+        const int64_t n = smaller(s->batch_size, s->n_examples - first);
+        lanes_step(&t, taken, members[0].examples->order ? step / steps_per_epoch * s->n_examples + first : first, n);
+    }
+    for (int64_t lane = 0; lane < count; lane++) {
+        if (!t.is_running[lane]) continue;
+        members[lane].taken = taken;
+        copy_member(&t, lane, 1);
+    }
+}
+
+static void train_members(fastmlp_trainee *members, int64_t count, void *workspace) {
+    const float_mode mode = flush_subnormals();
+    for (int64_t i = 0; i < count; i += LANES) train_lanes(members + i, lane_members(count - i), workspace);
+    restore_mode(mode);
+}
+
+/* The loss of all n examples, penalty included, of some members: losses[0] of each. */
+static void loss_lanes(fastmlp_trainee *members, int64_t count, int64_t n, real *workspace) {
+    const int64_t block_rows = smaller(n, members[0].plan->block_rows);
+    lanes t = lanes_of(members, count, block_rows, workspace);
+    double divisor[LANES], total[LANES] = {0}, penalty[LANES] = {0};
+    for (int lane = 0; lane < LANES; lane++) {
+        copy_member(&t, lane, 0);
+        divisor[lane] = (double)n;
+    }
+    for (int64_t first = 0; first < n; first += block_rows) {
+        const int64_t rows = smaller(block_rows, n - first);
+        double sum[LANES] = {0};
+        gather_lanes(&t, first, rows);
+        lanes_loss(&t, first, rows, lanes_forward(&t, rows, INFERENCE), 0, divisor, sum);
+        for (int lane = 0; lane < LANES; lane++) total[lane] += sum[lane];
+    }
+    if (has_penalty(&t)) lanes_penalty(&t, penalty);
+    for (int64_t lane = 0; lane < count; lane++) members[lane].losses[0] = total[lane] / divisor[lane] + penalty[lane];
+}
+
+static void member_losses(fastmlp_trainee *members, int64_t count, int64_t n, void *workspace) {
+    const float_mode mode = flush_subnormals();
+    for (int64_t i = 0; i < count; i += LANES) loss_lanes(members + i, lane_members(count - i), n, workspace);
+    restore_mode(mode);
+}

@@ -1,0 +1,792 @@
+"""Nets of one architecture side by side, a member of the ensemble in every lane of a vector. As csrc/ensemble.h.
+
+What C keeps on its stack lies in the last lines of the workspace, for which _plan.py leaves room.
+"""
+
+from typing import Any
+
+from numba.core import types
+
+from fastmlp._backends._numba._activation import (
+    activate_rows,
+    activate_rows_keeping_factor,
+    chain_rows,
+    chain_rows_by_factor,
+)
+from fastmlp._backends._numba._compiler import Entry, inline, kernel
+from fastmlp._backends._numba._elementary import exponential, logarithm
+from fastmlp._backends._numba._gather import convert_row, example_row, is_own_type
+from fastmlp._backends._numba._lane_tile import lane_multiply, lane_product
+from fastmlp._backends._numba._loss import element_loss, weight_of
+from fastmlp._backends._numba._memory import (
+    Pointer,
+    Struct,
+    as_double,
+    as_real,
+    constructor,
+    copy_reals,
+    doubles_at,
+    int64_at,
+    integers_at,
+    is_set,
+    reals_at,
+)
+from fastmlp._backends._numba._network import INFERENCE, is_finite
+from fastmlp._backends._numba._philox import philox4x32_10
+from fastmlp._backends._numba._structs import (
+    ADAM,
+    BCE,
+    CROSS_ENTROPY,
+    DOUBLES,
+    EXP,
+    HUBER,
+    INTEGERS,
+    MAE,
+    MOMENTUM,
+    MSE,
+    NESTEROV,
+    POISSON,
+    RMSPROP,
+    SGD,
+    SIGMOID,
+    Plan,
+    Reals,
+    Vector,
+    plan_struct,
+    trainee_struct,
+)
+from fastmlp._backends._numba._update import begin_update, end_update, update_step
+from fastmlp._backends._numba._vector import (
+    absolute,
+    choose,
+    flush_subnormals,
+    lanes,
+    line_lanes,
+    load,
+    multiply_add,
+    restore_mode,
+    smaller,
+    splat,
+    square_root,
+    store,
+    transpose_lanes,
+)
+
+Lanes = Any
+Trainee = Any
+
+_WORD = 0xFFFFFFFF
+
+
+def lanes_struct(real: Any) -> Struct:
+    reals = Pointer(real)
+    return Struct(
+        f"lanes_{real}",
+        {
+            "members": Pointer(trainee_struct(real)),
+            "count": types.int64,
+            "plan": Pointer(plan_struct(real)),  # of the first: sizes, activations and loss are alike
+            "parameters": reals,
+            "first": reals,
+            "second": reals,
+            "gradient": reals,  # of one layer
+            "x": reals,  # (rows, n_0)
+            "outputs": reals,  # (rows, n_l), layer after layer
+            "factors": reals,
+            "deltas": reals,  # (rows, widest layer): d loss / d output of one layer, or one row's logits
+            "targets": reals,  # (n_L) of one row
+            # one vector each
+            "zeros": reals,
+            "ones": reals,
+            "values": reals,
+            "labels": reals,
+            "scales": reals,
+            "constants": reals,  # of an update: a line for each of CONSTANTS
+            # a vector for each element of a line, or for each lane
+            "line": reals,
+            "other_line": reals,
+            "block": reals,
+            "turned": reals,
+            # one for each lane
+            "is_running": INTEGERS,
+            "rows": INTEGERS,
+            "weights": DOUBLES,
+            "divisors": DOUBLES,
+            "charges": DOUBLES,
+            "totals": DOUBLES,
+            "sums": DOUBLES,
+            "other_sums": DOUBLES,
+            "has_penalty": types.int64,
+            "has_shrink": types.int64,
+        },
+    )
+
+
+lanes_unset = constructor(lanes_struct, like="parameters")
+
+RATE, EPSILON, BETA_1, BETA_2, ONE_MINUS_1, ONE_MINUS_2, SHRINK, L1, L2 = range(9)
+
+
+@inline
+def larger(a: int, b: int) -> int:
+    return a if a > b else b
+
+
+# ---- members into lanes and back
+
+
+@inline
+def member_of(t: Lanes, lane: int) -> Trainee:
+    """Beyond ``count`` the first one again: computed, never written back."""
+    return t.members[lane if lane < t.count else 0]
+
+
+@kernel
+def begin_lanes(t: Lanes, members: Trainee, count: int, rows: int, workspace: Reals) -> None:
+    """Where everything lies in a workspace for so many rows; _plan.py computes its size."""
+    plan = members.plan
+    width = lanes(workspace)
+    line = line_lanes(workspace)
+    parameters = 0
+    largest = 0
+    units = 0
+    widest = 0
+    for number in range(plan.n_layers):
+        layer = plan.layers[number]
+        size = (layer.n_in + 1) * layer.n_out
+        parameters += size
+        units += layer.n_out
+        largest = larger(largest, size)
+        widest = larger(widest, larger(layer.n_in, layer.n_out))
+    last = plan.layers[plan.n_layers - 1]
+    t.members = members
+    t.count = count
+    t.plan = plan
+    t.parameters = workspace
+    t.first = t.parameters + parameters * width
+    t.second = t.first + parameters * width
+    t.gradient = t.second + parameters * width
+    t.x = t.gradient + largest * width
+    t.outputs = t.x + rows * plan.layers.n_in * width
+    t.factors = t.outputs + rows * units * width
+    t.deltas = t.factors + rows * units * width
+    t.targets = t.deltas + rows * widest * width
+    # Whole lines from here on.
+    offset = (3 * parameters + largest + rows * (plan.layers.n_in + 2 * units + widest) + last.n_out) * width
+    scratch = workspace + (offset + line - 1) // line * line
+    t.zeros = scratch
+    t.ones = scratch + line
+    t.values = scratch + 2 * line
+    t.labels = scratch + 3 * line
+    t.scales = scratch + 4 * line
+    t.constants = scratch + 5 * line
+    t.line = scratch + 16 * line
+    t.other_line = scratch + 32 * line
+    t.block = scratch + 48 * line
+    t.turned = scratch + 64 * line
+    t.is_running = integers_at(scratch + 80 * line)
+    t.rows = integers_at(scratch + 82 * line)
+    t.weights = doubles_at(scratch + 84 * line)
+    t.divisors = doubles_at(scratch + 86 * line)
+    t.charges = doubles_at(scratch + 88 * line)
+    t.totals = doubles_at(scratch + 90 * line)
+    t.sums = doubles_at(scratch + 92 * line)
+    t.other_sums = doubles_at(scratch + 94 * line)
+    store(t.zeros, splat(0, workspace))
+    store(t.ones, splat(1, workspace))
+    store(t.labels, splat(0, workspace))
+    t.has_penalty = 0
+    for lane in range(width):
+        own = member_of(t, lane).plan
+        t.is_running[lane] = 1 if lane < count else 0
+        t.charges[lane] = 0.0
+        if own.l1 != 0 or own.l2 != 0:
+            t.has_penalty = 1
+
+
+@kernel
+def copy_lane(plan: Plan, arena: Reals, packed: Reals, lane: int, is_back: bool) -> None:
+    """One lane of an arena, from a member's or back to it."""
+    at = packed + lane
+    for number in range(plan.n_layers):
+        layer = plan.layers[number]
+        for i in range(layer.n_in + 1):
+            row = arena + (layer.parameters + i * layer.leading)
+            for j in range(layer.n_out):
+                if is_back:
+                    row[j] = at[0]
+                else:
+                    at[0] = row[j]
+                at = at + lanes(packed)
+
+
+@kernel
+def copy_member(t: Lanes, lane: int, is_back: bool) -> None:
+    m = member_of(t, lane)
+    copy_lane(t.plan, m.plan.parameters, t.parameters, lane, is_back)
+    if not is_set(m.update):
+        return
+    code = m.update.code
+    if code == MOMENTUM or code == NESTEROV or code == ADAM:
+        copy_lane(t.plan, m.update.first, t.first, lane, is_back)
+    if code == ADAM or code == RMSPROP:
+        copy_lane(t.plan, m.update.second, t.second, lane, is_back)
+
+
+@kernel
+def gather_lanes(t: Lanes, first: int, rows: int) -> None:
+    """The inputs of a block of rows that begins with each member's example ``first``."""
+    n_in = t.plan.layers.n_in
+    width = lanes(t.x)
+    for i in range(rows):
+        x = t.x + i * n_in * width
+        for k in range(0, n_in, width):
+            n = smaller(width, n_in - k)
+            for lane in range(width):
+                e = member_of(t, lane).examples
+                source = e.x + (example_row(e, first + i) * e.x_row + k * e.x_column)
+                convert_row(t.block + lane * width, source, e.x_column, e.x_type, n)
+            if n == width:
+                transpose_lanes(t.block, width, width, x + k * width, width)
+            else:
+                transpose_lanes(t.block, width, width, t.turned, width)
+                copy_reals(x + k * width, t.turned, n * width)
+
+
+# ---- forward
+
+
+@inline
+def scale_of(word: int, from_word: int, scale: float) -> float:
+    return scale if word >= from_word else 0.0
+
+
+@kernel
+def drop_lane_unit(t: Lanes, word: int, from_word: int, scale: float, n: int, i: int, unit: int, z: Reals, factor: Reals) -> None:  # fmt: skip
+    """``z`` and ``factor`` begin with the lane."""
+    if unit < n:
+        at = (i * n + unit) * lanes(z)
+        kept = as_real(scale_of(word, from_word, scale), z)
+        z[at] = z[at] * kept
+        factor[at] = factor[at] * kept
+
+
+@kernel
+def drop_lanes(t: Lanes, number: int, taken: int, rows: int, z: Reals, factor: Reals) -> None:
+    """Each member's own units are dropped, as drop_rows does."""
+    n = t.plan.layers[number - 1].n_out
+    for lane in range(t.count):
+        m = member_of(t, lane)
+        layer = m.plan.layers[number - 1]
+        least = layer.dropout_from
+        scale = layer.dropout_scale
+        if least > 0:
+            step = m.schedule.dropout_step + taken
+            for i in range(rows):
+                for unit in range(0, n, 4):
+                    word0, word1, word2, word3 = philox4x32_10(
+                        m.plan.seed, unit // 4 & _WORD, i & _WORD, number & _WORD, step & _WORD
+                    )
+                    drop_lane_unit(t, word0, least, scale, n, i, unit, z + lane, factor + lane)
+                    drop_lane_unit(t, word1, least, scale, n, i, unit + 1, z + lane, factor + lane)
+                    drop_lane_unit(t, word2, least, scale, n, i, unit + 2, z + lane, factor + lane)
+                    drop_lane_unit(t, word3, least, scale, n, i, unit + 3, z + lane, factor + lane)
+
+
+@kernel
+def lanes_forward(t: Lanes, rows: int, taken: int) -> Reals:
+    """All layers, to the logits, which it returns. Training: step ``taken`` of the run; inference: INFERENCE."""
+    width = lanes(t.x)
+    a = t.x
+    parameters = t.parameters
+    z = t.outputs
+    factor = t.factors
+    last = t.plan.n_layers - 1
+    for number in range(t.plan.n_layers):
+        layer = t.plan.layers[number]
+        n_in = layer.n_in
+        n_out = layer.n_out
+        p = lane_product(
+            a=a, a_row=n_in * width, a_step=width,
+            b=parameters, b_step=n_out * width, b_column=width,
+            start=parameters + n_in * n_out * width, start_column=width,
+            c=z, c_row=n_out * width, depth=n_in,
+        )  # fmt: skip
+        lane_multiply(rows, n_out, p)
+        if number < last:
+            size = rows * n_out
+            if taken != INFERENCE and layer.factor >= 0:
+                activate_rows_keeping_factor(layer.activation, 1, size, z, factor, 0)
+                drop_lanes(t, number + 1, taken, rows, z, factor)
+            else:
+                activate_rows(layer.activation, 1, size, z, 0)
+            a = z
+            parameters = parameters + (n_in + 1) * n_out * width
+            z = z + size * width
+            factor = factor + size * width
+    return z
+
+
+# ---- losses: as _loss.py, whose sums over the outputs of a row go through a line and a tree
+
+
+@inline
+def clear_line(line: Reals) -> None:
+    for i in range(line_lanes(line)):
+        store(line + i * lanes(line), splat(0, line))
+
+
+@inline
+def part_of_line(line: Reals, j: int) -> Reals:
+    """Where element j of a row is added up."""
+    return line + (j & (line_lanes(line) - 1)) * lanes(line)
+
+
+@kernel
+def lane_line_sum(line: Reals, n: int) -> Vector:
+    """The sum of what n elements of a row left in a line; parts that none of them reached are zero."""
+    width = line_lanes(line)
+    while width // 2 >= n:
+        width = width // 2
+    width = width // 2
+    while width > 0:
+        for i in range(width):
+            p = line + i * lanes(line)
+            store(p, load(p) + load(p + width * lanes(line)))
+        width = width // 2
+    return load(line)
+
+
+@kernel
+def lane_targets(t: Lanes, n: int) -> None:
+    """Targets of one row of every member, as reals."""
+    for lane in range(lanes(t.x)):
+        e = member_of(t, lane).examples
+        y = e.y + t.rows[lane] * e.y_row
+        for j in range(n):
+            to = t.targets + (j * lanes(t.x) + lane)
+            place = y + j * e.y_column
+            if is_own_type(e.y_type, to):
+                to[0] = reals_at(place, to)[0]
+            else:
+                convert_row(to, place, e.y_column, e.y_type, 1)
+
+
+@inline
+def element_lanes(t: Lanes, loss: int, activation: int, z: Reals, n: int, with_gradient: bool, scale: Vector) -> Vector:
+    clear_line(t.line)
+    for j in range(n):
+        at = j * lanes(z)
+        value, slope = element_loss(loss, activation, load(z + at), load(t.targets + at))
+        part = part_of_line(t.line, j)
+        store(part, load(part) + value)
+        if with_gradient:
+            store(z + at, slope * scale)
+    return lane_line_sum(t.line, n)
+
+
+@kernel
+def lane_exponentials(t: Lanes, z: Reals, n: int) -> tuple[Vector, Vector]:
+    """exp(z - max z) in place; their sum, and the maximum."""
+    most = load(z)
+    for j in range(1, n):
+        x = load(z + j * lanes(z))
+        most = choose(x > most, x, most)
+    clear_line(t.line)
+    for j in range(n):
+        e = exponential(load(z + j * lanes(z)) - most)
+        store(z + j * lanes(z), e)
+        part = part_of_line(t.line, j)
+        store(part, load(part) + e)
+    return lane_line_sum(t.line, n), most
+
+
+@kernel
+def cross_entropy_of_classes(t: Lanes, z: Reals, n: int, with_gradient: bool, scale: Vector) -> Vector:
+    label = load(t.labels)
+    logit = splat(0, z)
+    one = splat(1, z)
+    for j in range(n):
+        logit = choose(label == splat(j, z), load(z + j * lanes(z)), logit)
+    total, largest = lane_exponentials(t, z, n)
+    if with_gradient:
+        for j in range(n):
+            p = load(z + j * lanes(z)) / total
+            store(z + j * lanes(z), choose(label == splat(j, z), p - one, p) * scale)
+    return multiply_add(logarithm(total), one, -(logit - largest))
+
+
+@kernel
+def cross_entropy_of_rows(t: Lanes, z: Reals, n: int, with_gradient: bool, scale: Vector) -> Vector:
+    y = t.targets
+    copy_reals(t.deltas, z, n * lanes(z))
+    total, largest = lane_exponentials(t, z, n)
+    zero = splat(0, z)
+    clear_line(t.line)
+    clear_line(t.other_line)
+    for j in range(n):
+        target = load(y + j * lanes(z))
+        d = load(t.deltas + j * lanes(z)) - largest
+        weight = part_of_line(t.line, j)
+        gap = part_of_line(t.other_line, j)
+        store(weight, load(weight) + target)
+        store(gap, choose(target == zero, load(gap), multiply_add(target, d, load(gap))))
+    whole = lane_line_sum(t.line, n)
+    if with_gradient:
+        for j in range(n):
+            p = load(z + j * lanes(z)) / total
+            store(z + j * lanes(z), (p * whole - load(y + j * lanes(z))) * scale)
+    return multiply_add(logarithm(total), whole, -lane_line_sum(t.other_line, n))
+
+
+@kernel
+def row_of_losses(t: Lanes, z: Reals, n: int, has_classes: bool, with_gradient: bool) -> Vector:
+    """The loss of one row of every member, with the loss chosen once."""
+    loss = t.plan.loss
+    activation = t.plan.layers[t.plan.n_layers - 1].activation
+    scale = load(t.scales)
+    if loss == BCE:
+        return element_lanes(t, BCE, SIGMOID, z, n, with_gradient, scale)
+    if loss == POISSON:
+        return element_lanes(t, POISSON, EXP, z, n, with_gradient, scale)
+    if loss == MSE:
+        return element_lanes(t, MSE, activation, z, n, with_gradient, scale)
+    if loss == MAE:
+        return element_lanes(t, MAE, activation, z, n, with_gradient, scale)
+    if loss == HUBER:
+        return element_lanes(t, HUBER, activation, z, n, with_gradient, scale)
+    if has_classes:
+        return cross_entropy_of_classes(t, z, n, with_gradient, scale)
+    return cross_entropy_of_rows(t, z, n, with_gradient, scale)
+
+
+@kernel
+def lanes_loss(t: Lanes, first: int, rows: int, z: Reals, with_gradient: bool) -> None:
+    """Adds weight * loss of the rows of a block to every lane's total, from the logits z, which become dL/dz where a
+    gradient is wanted."""
+    n = t.plan.layers[t.plan.n_layers - 1].n_out
+    loss = t.plan.loss
+    outputs = as_double(n)
+    numerator = 1.0 if loss == CROSS_ENTROPY else (2.0 / outputs if loss == MSE else 1.0 / outputs)
+    has_classes = loss == CROSS_ENTROPY and t.members.examples.y_column == 0
+    if loss == CROSS_ENTROPY:
+        outputs = 1.0
+    for i in range(rows):
+        for lane in range(lanes(z)):
+            e = member_of(t, lane).examples
+            row = example_row(e, first + i)
+            weight = weight_of(e, row)
+            t.rows[lane] = row
+            t.weights[lane] = weight
+            t.scales[lane] = weight * (numerator / t.divisors[lane])
+            if has_classes:
+                t.labels[lane] = as_real(int64_at(e.y + row * e.y_row), z)
+        if not has_classes:
+            lane_targets(t, n)
+        store(t.values, row_of_losses(t, z + i * n * lanes(z), n, has_classes, with_gradient))
+        for lane in range(lanes(z)):
+            t.totals[lane] = t.totals[lane] + t.weights[lane] * (as_double(t.values[lane]) / outputs)
+
+
+@kernel
+def lanes_penalty(t: Lanes) -> None:
+    """Every member's penalty into its charge; as penalty_of."""
+    for lane in range(lanes(t.x)):
+        t.sums[lane] = 0.0
+        t.other_sums[lane] = 0.0
+    parameters = t.parameters
+    for number in range(t.plan.n_layers):
+        layer = t.plan.layers[number]
+        for _ in range(layer.n_in):
+            clear_line(t.line)
+            clear_line(t.other_line)
+            for j in range(layer.n_out):
+                w = load(parameters)
+                total = part_of_line(t.line, j)
+                square = part_of_line(t.other_line, j)
+                store(total, load(total) + absolute(w))
+                store(square, multiply_add(w, w, load(square)))
+                parameters = parameters + lanes(parameters)
+            store(t.values, lane_line_sum(t.line, layer.n_out))
+            for lane in range(lanes(t.x)):
+                t.sums[lane] = t.sums[lane] + as_double(t.values[lane])
+            store(t.values, lane_line_sum(t.other_line, layer.n_out))
+            for lane in range(lanes(t.x)):
+                t.other_sums[lane] = t.other_sums[lane] + as_double(t.values[lane])
+        parameters = parameters + layer.n_out * lanes(parameters)
+    for lane in range(lanes(t.x)):
+        plan = member_of(t, lane).plan
+        t.charges[lane] = 0.0
+        if plan.l1 != 0 or plan.l2 != 0:
+            t.charges[lane] = plan.l1 * t.sums[lane] + plan.l2 / 2 * t.other_sums[lane]
+
+
+# ---- updates: as _update.py, with every member's own constants
+
+
+@inline
+def constant_of(t: Lanes, which: int) -> Reals:
+    return t.constants + which * line_lanes(t.constants)
+
+
+@inline
+def row_of_table(t: Lanes, lane: int, taken: int) -> Any:
+    s = member_of(t, lane).schedule
+    return s.table + taken * s.table_row
+
+
+@kernel
+def begin_lane_update(t: Lanes, taken: int) -> None:
+    """Every lane's constants of the step that follows."""
+    s = update_step(t.parameters)
+    t.has_shrink = 0
+    for lane in range(lanes(t.x)):
+        m = member_of(t, lane)
+        row = row_of_table(t, lane, taken)
+        begin_update(s, m.update, row[0], row[1], t.parameters)
+        constant_of(t, RATE)[lane] = -s.rate
+        constant_of(t, EPSILON)[lane] = s.eps
+        constant_of(t, BETA_1)[lane] = s.beta1
+        constant_of(t, BETA_2)[lane] = s.beta2
+        constant_of(t, ONE_MINUS_1)[lane] = s.one_minus1
+        constant_of(t, ONE_MINUS_2)[lane] = s.one_minus2
+        constant_of(t, SHRINK)[lane] = s.shrink
+        constant_of(t, L1)[lane] = m.plan.l1 * row[3]
+        constant_of(t, L2)[lane] = m.plan.l2 * row[3]
+        if s.shrink != 1:
+            t.has_shrink = 1
+
+
+@inline
+def lane_update_loop(t: Lanes, code: int, is_weight: bool, n: int, gradient: Reals, begin: int) -> None:
+    zero = splat(0, gradient)
+    rate = load(constant_of(t, RATE))
+    eps = load(constant_of(t, EPSILON))
+    beta1 = load(constant_of(t, BETA_1))
+    beta2 = load(constant_of(t, BETA_2))
+    one_minus1 = load(constant_of(t, ONE_MINUS_1))
+    one_minus2 = load(constant_of(t, ONE_MINUS_2))
+    shrink = load(constant_of(t, SHRINK))
+    l1 = load(constant_of(t, L1))
+    l2 = load(constant_of(t, L2))
+    is_charged = is_weight and t.has_penalty != 0
+    is_shrunk = is_weight and t.has_shrink != 0
+    for i in range(n):
+        at = i * lanes(gradient)
+        p = t.parameters + (begin + at)
+        first = t.first + (begin + at)
+        second = t.second + (begin + at)
+        g = load(gradient + at)
+        x = load(p)
+        if is_charged:
+            charged = multiply_add(l2, x, g) + choose(x > zero, l1, choose(x < zero, -l1, zero))
+            g = choose((l1 != zero) | (l2 != zero), charged, g)
+        if is_shrunk:
+            x = choose(shrink != splat(1, x), x * shrink, x)
+        if code == SGD:
+            x = multiply_add(rate, g, x)
+        elif code == MOMENTUM:
+            velocity = multiply_add(beta1, load(first), g)
+            store(first, velocity)
+            x = multiply_add(rate, velocity, x)
+        elif code == NESTEROV:
+            velocity = multiply_add(beta1, load(first), g)
+            store(first, velocity)
+            x = multiply_add(rate, multiply_add(beta1, velocity, g), x)
+        elif code == ADAM:
+            m = multiply_add(one_minus1, g - load(first), load(first))
+            v = multiply_add(beta2, load(second), one_minus2 * g * g)
+            store(first, m)
+            store(second, v)
+            x = multiply_add(rate, m / (square_root(v) + eps), x)
+        elif code == RMSPROP:
+            v = multiply_add(beta2, load(second), one_minus2 * g * g)
+            store(second, v)
+            x = multiply_add(rate, g / (square_root(v) + eps), x)
+        store(p, x)
+
+
+@kernel
+def lanes_update(t: Lanes, is_weight: bool, n: int, g: Reals, at: int) -> None:
+    """Updates n parameters that begin at ``at`` of the packed arenas."""
+    code = t.members.update.code
+    if code == SGD:
+        lane_update_loop(t, SGD, is_weight, n, g, at)
+    elif code == MOMENTUM:
+        lane_update_loop(t, MOMENTUM, is_weight, n, g, at)
+    elif code == NESTEROV:
+        lane_update_loop(t, NESTEROV, is_weight, n, g, at)
+    elif code == ADAM:
+        lane_update_loop(t, ADAM, is_weight, n, g, at)
+    elif code == RMSPROP:
+        lane_update_loop(t, RMSPROP, is_weight, n, g, at)
+
+
+# ---- backward
+
+
+@kernel
+def lanes_backward(t: Lanes, rows: int, logits: Reals) -> None:
+    """From dL/dz of the last layer, over its logits: every layer's gradient, and its update."""
+    width = lanes(t.x)
+    at = 0
+    output = 0
+    dz = logits
+    for number in range(t.plan.n_layers):
+        layer = t.plan.layers[number]
+        at += (layer.n_in + 1) * layer.n_out * width
+        output += rows * layer.n_out * width
+    for number in range(t.plan.n_layers - 1, -1, -1):
+        layer = t.plan.layers[number]
+        n_in = layer.n_in
+        n_out = layer.n_out
+        weights = n_in * n_out
+        at -= (weights + n_out) * width
+        a = t.x
+        if number > 0:
+            output -= rows * (n_in + n_out) * width  # of the layer below
+            a = t.outputs + output
+            p = lane_product(
+                a=dz, a_row=n_out * width, a_step=width,
+                b=t.parameters + at, b_step=width, b_column=n_out * width,
+                start=t.zeros, start_column=0, c=t.deltas, c_row=n_in * width, depth=n_out,
+            )  # fmt: skip
+            lane_multiply(rows, n_in, p)
+        p = lane_product(
+            a=a, a_row=width, a_step=n_in * width,
+            b=dz, b_step=n_out * width, b_column=width,
+            start=t.zeros, start_column=0, c=t.gradient, c_row=n_out * width, depth=rows,
+        )  # fmt: skip
+        lane_multiply(n_in, n_out, p)
+        p = lane_product(
+            a=t.ones, a_row=0, a_step=0,
+            b=dz, b_step=n_out * width, b_column=width,
+            start=t.zeros, start_column=0, c=t.gradient + weights * width, c_row=n_out * width, depth=rows,
+        )  # fmt: skip
+        lane_multiply(1, n_out, p)
+        lanes_update(t, True, weights, t.gradient, at)
+        lanes_update(t, False, n_out, t.gradient + weights * width, at + weights * width)
+        if number > 0:
+            below = t.plan.layers[number - 1]
+            if below.factor >= 0:
+                chain_rows_by_factor(1, rows * n_in, t.deltas, 0, t.factors + output, a, 0)
+            else:
+                chain_rows(below.activation, 1, rows * n_in, t.deltas, 0, a, 0)
+            dz = a
+            output += rows * n_in * width
+
+
+# ---- the entry points
+
+
+@kernel
+def lanes_step(t: Lanes, taken: int, first: int, n: int) -> None:
+    """One step of every lane that runs. A member whose loss is not finite ends here: it is written back as it was."""
+    for lane in range(lanes(t.x)):
+        row = row_of_table(t, lane, taken)
+        t.divisors[lane] = row[2] if row[2] != 0 else as_double(n)
+        t.totals[lane] = 0.0
+    if t.has_penalty != 0:
+        lanes_penalty(t)
+    gather_lanes(t, first, n)
+    z = lanes_forward(t, n, taken)
+    lanes_loss(t, first, n, z, True)
+    for lane in range(t.count):
+        if t.is_running[lane] != 0:
+            m = member_of(t, lane)
+            row = row_of_table(t, lane, taken)
+            value = t.totals[lane] / t.divisors[lane] + row[3] * t.charges[lane]
+            m.losses[taken] = value
+            if not is_finite(value):
+                t.is_running[lane] = 0
+                m.taken = taken
+                copy_member(t, lane, True)
+    begin_lane_update(t, taken)
+    lanes_backward(t, n, z)
+    for lane in range(t.count):
+        if t.is_running[lane] != 0:
+            end_update(member_of(t, lane).update)
+
+
+@kernel
+def is_any_running(t: Lanes) -> bool:
+    for lane in range(t.count):
+        if t.is_running[lane] != 0:
+            return True
+    return False
+
+
+@kernel
+def train_lanes(members: Trainee, count: int, workspace: Reals) -> None:
+    s = members.schedule
+    steps_per_epoch = (s.n_examples + s.batch_size - 1) // s.batch_size
+    t = lanes_unset(workspace)
+    begin_lanes(t, members, count, smaller(s.batch_size, s.n_examples), workspace)
+    for lane in range(lanes(workspace)):
+        copy_member(t, lane, False)
+    taken = 0
+    while taken < s.n_steps and is_any_running(t):
+        step = s.first_step + taken
+        first = step % steps_per_epoch * s.batch_size
+        n = smaller(s.batch_size, s.n_examples - first)
+        if is_set(members.examples.order):
+            first = step // steps_per_epoch * s.n_examples + first
+        lanes_step(t, taken, first, n)
+        taken += 1
+    for lane in range(count):
+        if t.is_running[lane] != 0:
+            m = members[lane]
+            m.taken = taken
+            copy_member(t, lane, True)
+
+
+@kernel
+def train_members(members: Trainee, count: int, workspace: Reals) -> None:
+    mode = flush_subnormals()
+    for i in range(0, count, lanes(workspace)):
+        train_lanes(members[i], smaller(count - i, lanes(workspace)), workspace)
+    restore_mode(mode)
+
+
+@kernel
+def loss_lanes(members: Trainee, count: int, n: int, workspace: Reals) -> None:
+    """The loss of all n examples, penalty included, of some members: losses[0] of each."""
+    block_rows = smaller(n, members.plan.block_rows)
+    t = lanes_unset(workspace)
+    begin_lanes(t, members, count, block_rows, workspace)
+    for lane in range(lanes(workspace)):
+        copy_member(t, lane, False)
+        t.divisors[lane] = as_double(n)
+        t.sums[lane] = 0.0
+    for first in range(0, n, block_rows):
+        rows = smaller(block_rows, n - first)
+        for lane in range(lanes(workspace)):
+            t.totals[lane] = 0.0
+        gather_lanes(t, first, rows)
+        lanes_loss(t, first, rows, lanes_forward(t, rows, INFERENCE), False)
+        for lane in range(lanes(workspace)):
+            t.sums[lane] = t.sums[lane] + t.totals[lane]
+    for lane in range(lanes(workspace)):
+        t.totals[lane] = t.sums[lane] / t.divisors[lane]
+    if t.has_penalty != 0:
+        lanes_penalty(t)
+    for lane in range(count):
+        m = members[lane]
+        m.losses[0] = t.totals[lane] + t.charges[lane]
+
+
+@kernel
+def member_losses(members: Trainee, count: int, n: int, workspace: Reals) -> None:
+    mode = flush_subnormals()
+    for i in range(0, count, lanes(workspace)):
+        loss_lanes(members[i], smaller(count - i, lanes(workspace)), n, workspace)
+    restore_mode(mode)
+
+
+def entries(real: Any) -> list[Entry]:
+    """What Python calls, for one type of reals."""
+    members, reals, integer = Pointer(trainee_struct(real)), Pointer(real), types.int64
+    return [
+        Entry("train_members", train_members, (members, integer, reals)),
+        Entry("member_losses", member_losses, (members, integer, integer, reals)),
+    ]
