@@ -39,6 +39,9 @@ INLINE network network_of(const fastmlp_plan *plan, void *workspace, const fastm
 INLINE const fastmlp_layer *last_layer(const network *net) { return net->plan->layers + net->plan->n_layers - 1; }
 INLINE real *output_of(const network *net, const fastmlp_layer *layer) { return net->workspace + layer->output; }
 
+/* A member's place for a column of b. */
+INLINE real *column_of(const network *net) { return net->workspace + net->plan->column + net->member.index * net->plan->column_stride; }
+
 /* A member's share of n things. */
 INLINE range share_of(fastmlp_member member, int64_t n, int64_t unit) { return part_of(n, member.count, member.index, unit); }
 
@@ -63,7 +66,7 @@ static void network_forward(network *net, int64_t first, int64_t block_rows, int
         const int64_t skipped = mine.from * layer->leading;
         real *z = output_of(net, layer) + skipped;
         real *factor = dropout_step != INFERENCE && layer->factor >= 0 ? net->workspace + layer->factor + skipped : NULL;
-        dense_forward(rows, layer, is_last ? IDENTITY : layer->activation, x, x_leading, net->parameters + layer->parameters, z, factor);
+        dense_forward(rows, layer, is_last ? IDENTITY : layer->activation, x, x_leading, net->parameters + layer->parameters, z, factor, column_of(net));
         if (dropout_step >= 0 && layer->dropout_from > 0)
             drop_rows(plan->seed, dropout_step, l + 1, layer, batch_row + mine.from, rows, z, factor);
         x = z;
@@ -78,7 +81,7 @@ static void network_backward(const network *net, int64_t rows, real *dx, const g
     const backward_scratch scratch = {
         .constants = net->workspace + plan->constants,
         .panel = net->workspace + plan->panel + net->member.index * plan->panel_stride,
-        .column = net->workspace + plan->column + net->member.index * plan->column_stride,
+        .column = column_of(net),
         .tile = net->workspace + plan->tile + net->member.index * plan->tile_stride,
     };
     for (int64_t l = plan->n_layers - 1; l >= 0; l--) {

@@ -37,6 +37,7 @@ from fastmlp._backends._numba._network import (
     NO_DROPOUT,
     SHARED_ROWS,
     Network,
+    column_of,
     last_layer,
     network_forward,
     output_of,
@@ -445,8 +446,10 @@ def forward_with_tangents(
         weights = net.parameters + layer.parameters
         z = output_of(net, layer) + skipped
         tangent = net.workspace + (d.layers[number].tangent + skipped)
-        dense_forward(rows, layer, IDENTITY, x, x_leading, weights, z, null_like(z))
-        dense_forward(rows, layer, IDENTITY, x, x_leading, direction + layer.parameters, tangent, null_like(z))
+        dense_forward(rows, layer, IDENTITY, x, x_leading, weights, z, null_like(z), column_of(net))
+        dense_forward(
+            rows, layer, IDENTITY, x, x_leading, direction + layer.parameters, tangent, null_like(z), column_of(net)
+        )
         if is_set(x_tangent):
             multiply_rows(net, rows, layer.n_in, layer.n_out, x_tangent, x_leading, weights, leading, tangent, True)
         if number < plan.n_layers - 1:
@@ -599,7 +602,7 @@ def add_gradient_tangents(net: Network, d: Derivatives, block_rows: int, sink: G
     scratch = backward_scratch(
         constants=net.workspace + plan.constants,
         panel=net.workspace + (plan.panel + member.index * plan.panel_stride),
-        column=net.workspace + (plan.column + member.index * plan.column_stride),
+        column=column_of(net),
         tile=net.workspace + (plan.tile + member.index * plan.tile_stride),
     )
     further = gradient_sink(use=ADD_GRADIENT, gradients=sink.gradients, parameters=sink.parameters, update=0)

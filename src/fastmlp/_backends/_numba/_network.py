@@ -104,6 +104,12 @@ def output_of(net: Network, layer: Layer) -> Reals:
 
 
 @inline
+def column_of(net: Network) -> Reals:
+    """A member's place for a column of b."""
+    return net.workspace + (net.plan.column + net.member.index * net.plan.column_stride)
+
+
+@inline
 def share_of(member: Member, n: int, unit: int) -> tuple[int, int]:
     """A member's share of n things, from one to before the other."""
     return part_of(n, member.count, member.index, unit)
@@ -138,7 +144,7 @@ def network_forward(net: Network, first: int, block_rows: int, batch_row: int, d
         if dropout_step != INFERENCE and layer.factor >= 0:
             factor = net.workspace + (layer.factor + skipped)
         activation = pick(number == plan.n_layers - 1, IDENTITY, layer.activation)
-        dense_forward(rows, layer, activation, x, x_leading, net.parameters + layer.parameters, z, factor)
+        dense_forward(rows, layer, activation, x, x_leading, net.parameters + layer.parameters, z, factor, column_of(net))
         if dropout_step >= 0 and layer.dropout_from > 0:
             drop_rows(plan.seed, dropout_step, number + 1, layer, batch_row + begin, rows, z, factor)
         x = z
@@ -156,7 +162,7 @@ def network_backward(net: Network, rows: int, dx: Reals, sink: GradientSink) -> 
     scratch = backward_scratch(
         constants=net.workspace + plan.constants,
         panel=net.workspace + (plan.panel + member.index * plan.panel_stride),
-        column=net.workspace + (plan.column + member.index * plan.column_stride),
+        column=column_of(net),
         tile=net.workspace + (plan.tile + member.index * plan.tile_stride),
     )
     for number in range(plan.n_layers - 1, -1, -1):
