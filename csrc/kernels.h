@@ -13,6 +13,8 @@
 #include "loss.h"
 #include "network.h"
 #include "derivatives.h"
+#include "hessian.h"
+#include "derivative_entries.h"
 
 const fastmlp_kernels KERNELS = {forward, layer_outputs, penalty, loss, gradients, backward, apply, train,
                                  jacobian, jvp, gradients_per_example, hvp};
