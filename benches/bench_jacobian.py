@@ -1,7 +1,7 @@
 """Jacobians and further derivatives beside torch.func and jax, those of them that are installed.
 
 All compute on the same parameters and examples, with one thread unless FASTMLP_NUM_THREADS says otherwise, and are
-first checked against float64. ``-k jacobian`` leaves out the rest, ``-k float32`` the half in float64.
+first checked against float64. ``-k jacobian-`` leaves out the other derivatives, ``-k float32`` the half in float64.
 """
 
 import numpy as np

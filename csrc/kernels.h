@@ -13,6 +13,8 @@
 #include "loss.h"
 #include "network.h"
 #include "derivatives.h"
+#include "hessian.h"
+#include "derivative_entries.h"
 #include "one.h"
 #include "ensemble.h"
 

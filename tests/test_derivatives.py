@@ -122,9 +122,9 @@ def test_probabilities_as_targets(backend, dtype):
 )
 def test_odd_shapes(backend, dtype, sizes):
     net, reference = make_net(sizes, activation="tanh", dtype=dtype, backend=backend, l2=1e-2)
-    for n in (1, 2, 3, 20):
+    for n in (1, 3, 20):
         X, y = make_examples(net, n, seed=n)
-        rows = slice(0, n, 5)
+        rows = slice(0, n, 6)
         check_inputs_derivatives(net, reference, X, rows, scale=4)
         check_hvp(net, reference, X, y, scale=4)
     check_examples_gradients(net, reference, X[:3], y[:3], scale=4)
@@ -140,7 +140,7 @@ def test_batches_over_one_block(backend, dtype, sizes):
     gradients = net.gradients_per_example(X, y).flat
     expected = [flat(*pair) for pair in oracle.gradients_per_example(reference, X[rows], y[rows])]
     assert_close(gradients[rows], np.array(expected), dtype, scale=2)
-    for n in (511, 513, 1300):
+    for n in (513, 1300):
         check_hvp(net, reference, X[:n], y[:n], scale=4)
 
 
@@ -493,6 +493,7 @@ def test_not_a_number(backend, dtype):
             lambda X: net.gradients_per_example(X, y).flat,
         ):
             actual, expected = call(spoilt), call(X)
+            assert np.isfinite(expected).all()
             assert_same_bits(np.delete(actual, 2, axis=0), np.delete(expected, 2, axis=0))
             assert not np.array_equal(actual[2], expected[2])
             if np.isnan(bad):

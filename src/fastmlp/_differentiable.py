@@ -119,7 +119,7 @@ class Differentiable(Parametrized):
         return GradientsPerExample(self._layout.layer_sizes, flat[0] if single else flat)
 
     def hvp(self, X: Any, y: Any, V: Any, sample_weight: Any = None) -> Gradients:
-        """The Hessian of the loss times a vector, at about three times the cost of a gradient.
+        """The Hessian of the loss times a vector, for eight multiplications where a gradient takes three.
 
         It is the derivative of `loss_and_gradients` along V, penalty included (of l1 there is none), without
         dropout; exact, and computed without the Hessian [1]_. Where an activation or a loss has a kink its second

@@ -1,12 +1,14 @@
-"""What Python calls of _derivatives.py: an object of its own, compiled when a derivative is first wanted."""
+"""What Python calls of _derivatives.py and _hessian.py: an object of its own, compiled when a derivative is first
+wanted. As csrc/derivative_entries.h."""
 
 from typing import Any
 
 from numba.core import types
 
 from fastmlp._backends._numba._compiler import Entry, kernel
-from fastmlp._backends._numba._derivatives import example_gradients, gradient_tangents, input_tangents, jacobians
+from fastmlp._backends._numba._derivatives import example_gradients, input_tangents, jacobians
 from fastmlp._backends._numba._entries import threads_for_call
+from fastmlp._backends._numba._hessian import gradient_tangents
 from fastmlp._backends._numba._memory import Pointer
 from fastmlp._backends._numba._network import network
 from fastmlp._backends._numba._structs import derivative_arguments_struct
