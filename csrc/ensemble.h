@@ -10,6 +10,9 @@
 typedef struct {
     fastmlp_trainee *member[LANES]; /* beyond `count` the first one again: computed, never written back */
     int64_t count, is_running[LANES];
+    const int64_t *order[LANES]; /* as in the members' examples */
+    const double *sample_weight[LANES];
+    int is_weighted;
     const fastmlp_plan *plan; /* of the first: sizes, activations and loss are alike */
     real *parameters, *first, *second;
     real *gradient;         /* of one layer */
@@ -125,9 +128,15 @@ static lanes lanes_of(fastmlp_trainee *members, int64_t count, int64_t rows, rea
     for (int64_t lane = 0; lane < LANES; lane++) {
         t.member[lane] = members + (lane < count ? lane : 0);
         t.is_running[lane] = lane < count;
+        t.order[lane] = t.member[lane]->examples->order;
+        t.sample_weight[lane] = t.member[lane]->examples->sample_weight;
+        t.is_weighted |= t.sample_weight[lane] != NULL;
     }
     return t;
 }
+
+/* The row of a member's example i. */
+INLINE int64_t lane_row(const lanes *t, int lane, int64_t i) { return t->order[lane] ? t->order[lane][i] : i; }
 
 INLINE int64_t lane_members(int64_t left) { return smaller(left, LANES); }
 
@@ -156,28 +165,28 @@ static void copy_member(const lanes *t, int64_t lane, int is_back) {
 
 /* The inputs of a block of rows that begins with each member's example `first`. */
 static void gather_lanes(const lanes *t, int64_t first, int64_t rows) {
+    const fastmlp_examples *e = t->member[0]->examples;
     const int64_t n_in = t->plan->layers[0].n_in;
+    const int is_direct = e->x_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64) && e->x_column == sizeof(real);
     real *x = t->x;
     for (int64_t i = 0; i < rows; i++, x += n_in * LANES) {
         const char *from[LANES];
-        for (int lane = 0; lane < LANES; lane++) {
-            const fastmlp_examples *e = t->member[lane]->examples;
-            from[lane] = e->x + example_row(e, first + i) * e->x_row;
-        }
-        const fastmlp_examples *e = t->member[0]->examples;
-        const int is_direct = e->x_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64) && e->x_column == sizeof(real);
+        for (int lane = 0; lane < LANES; lane++) from[lane] = e->x + lane_row(t, lane, first + i) * e->x_row;
         for (int64_t k = 0; k < n_in; k += LANES) {
             const int64_t n = smaller(LANES, n_in - k);
             vector features[LANES];
             if (is_direct && n == LANES) {
                 UNROLL
                 for (int lane = 0; lane < LANES; lane++) features[lane] = load_loose((const real *)from[lane] + k);
-            } else {
-                real part[LANES][LANES] __attribute__((aligned(64))) = {{0}};
-                for (int lane = 0; lane < LANES; lane++) {
-                    convert_row(part[lane], from[lane] + k * e->x_column, e->x_column, e->x_type, n);
-                    features[lane] = load(part[lane]);
-                }
+                transpose_lanes(features);
+                UNROLL
+                for (int j = 0; j < LANES; j++) store(x + (k + j) * LANES, features[j]);
+                continue;
+            }
+            real part[LANES][LANES] __attribute__((aligned(64))) = {{0}};
+            for (int lane = 0; lane < LANES; lane++) {
+                convert_row(part[lane], from[lane] + k * e->x_column, e->x_column, e->x_type, n);
+                features[lane] = load(part[lane]);
             }
             transpose_lanes(features);
             for (int64_t j = 0; j < n; j++) store(x + (k + j) * LANES, features[j]);
@@ -256,15 +265,15 @@ INLINE vector lane_line_sum(lane_line *l, int64_t n) {
 }
 
 /* Targets of one row of every member, as reals. */
-static void lane_targets(const lanes *t, const int64_t *row, int64_t n) {
-    for (int lane = 0; lane < LANES; lane++) {
-        const fastmlp_examples *e = t->member[lane]->examples;
-        const char *y = e->y + row[lane] * e->y_row;
-        if (e->y_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64))
-            for (int64_t j = 0; j < n; j++) t->targets[j * LANES + lane] = *(const real *)(y + j * e->y_column);
-        else
-            for (int64_t j = 0; j < n; j++) convert_row(t->targets + j * LANES + lane, y + j * e->y_column, e->y_column, e->y_type, 1);
-    }
+INLINE void lane_targets(const lanes *t, const int64_t *row, int64_t n) {
+    const fastmlp_examples *e = t->member[0]->examples;
+    const int is_direct = e->y_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64);
+    for (int64_t j = 0; j < n; j++)
+        for (int lane = 0; lane < LANES; lane++) {
+            const char *y = e->y + row[lane] * e->y_row + j * e->y_column;
+            if (is_direct) t->targets[j * LANES + lane] = *(const real *)y;
+            else convert_row(t->targets + j * LANES + lane, y, e->y_column, e->y_type, 1);
+        }
 }
 
 INLINE vector element_lanes(const int64_t loss, int64_t activation, real *z, const real *y, int64_t n, int with_gradient, vector scale) {
@@ -330,25 +339,29 @@ static void lanes_loss(const lanes *t, int64_t first, int64_t rows, real *z, int
     const fastmlp_layer *layer = t->plan->layers + t->plan->n_layers - 1;
     const int64_t n = layer->n_out, loss = t->plan->loss;
     const double numerator = loss == CROSS_ENTROPY ? 1.0 : loss == MSE ? 2.0 / (double)n : 1.0 / (double)n;
+    const double outputs = loss == CROSS_ENTROPY ? 1.0 : (double)n;
+    const fastmlp_examples *e = t->member[0]->examples;
+    const int has_classes = loss == CROSS_ENTROPY && e->y_column == 0;
+    int64_t row[LANES];
+    double weight[LANES], factor[LANES];
+    real scales[LANES] __attribute__((aligned(64))), values[LANES] __attribute__((aligned(64)));
+    integer labels[LANES] __attribute__((aligned(64)));
+    for (int lane = 0; lane < LANES; lane++) {
+        weight[lane] = 1.0;
+        factor[lane] = numerator / divisor[lane];
+        scales[lane] = (real)factor[lane];
+    }
     for (int64_t i = 0; i < rows; i++, z += n * LANES) {
-        int64_t row[LANES];
-        double weight[LANES];
-        real scales[LANES] __attribute__((aligned(64))), values[LANES] __attribute__((aligned(64)));
-        integer labels[LANES] __attribute__((aligned(64)));
-        for (int lane = 0; lane < LANES; lane++) {
-            const fastmlp_examples *e = t->member[lane]->examples;
-            row[lane] = example_row(e, first + i);
-            weight[lane] = e->sample_weight ? e->sample_weight[row[lane]] : 1.0;
-            scales[lane] = (real)(weight[lane] * (numerator / divisor[lane]));
-        }
-        const vector scale = load(scales);
-        const int has_classes = loss == CROSS_ENTROPY && t->member[0]->examples->y_column == 0;
-        if (has_classes)
-            for (int lane = 0; lane < LANES; lane++) {
-                const fastmlp_examples *e = t->member[lane]->examples;
-                labels[lane] = (integer)*(const int64_t *)(e->y + row[lane] * e->y_row);
+        for (int lane = 0; lane < LANES; lane++) row[lane] = lane_row(t, lane, first + i);
+        for (int lane = 0; t->is_weighted && lane < LANES; lane++)
+            if (t->sample_weight[lane]) {
+                weight[lane] = t->sample_weight[lane][row[lane]];
+                scales[lane] = (real)(weight[lane] * factor[lane]);
             }
+        if (has_classes)
+            for (int lane = 0; lane < LANES; lane++) labels[lane] = (integer)*(const int64_t *)(e->y + row[lane] * e->y_row);
         else lane_targets(t, row, n);
+        const vector scale = load(scales);
         vector value = splat(0);
         switch (loss) {
         case BCE: value = element_lanes(BCE, SIGMOID, z, t->targets, n, with_gradient, scale); break;
@@ -361,8 +374,10 @@ static void lanes_loss(const lanes *t, int64_t first, int64_t rows, real *z, int
             else value = cross_entropy_of_rows(z, t->targets, n, with_gradient, scale, t->deltas);
         }
         store(values, value);
-        const double outputs = loss == CROSS_ENTROPY ? 1.0 : (double)n;
-        for (int lane = 0; lane < LANES; lane++) total[lane] += weight[lane] * ((double)values[lane] / outputs);
+        if (outputs == 1) /* and divisions take longer than all the rest of this loop */
+            for (int lane = 0; lane < LANES; lane++) total[lane] += weight[lane] * (double)values[lane];
+        else
+            for (int lane = 0; lane < LANES; lane++) total[lane] += weight[lane] * ((double)values[lane] / outputs);
     }
 }
 
@@ -488,22 +503,30 @@ static void lanes_update(const lanes *t, const lane_update *s, int is_weight, in
 
 /* --- backward --- */
 
-static const real lane_constants[2][LANES] __attribute__((aligned(64))) = {
-    {0}, {1, 1,
-#if VECTOR_BYTES * 8 / REAL_BITS > 2
-          1, 1,
-#endif
-#if VECTOR_BYTES * 8 / REAL_BITS > 4
-          1, 1, 1, 1,
-#endif
-#if VECTOR_BYTES * 8 / REAL_BITS > 8
-          1, 1, 1, 1, 1, 1, 1, 1,
-#endif
-}};
+static const real lane_zeros[LANES] __attribute__((aligned(64)));
+
+/* Sums of dz over the rows, from +0 in their order, of some columns. */
+INLINE void lane_column_tile(const int columns, int64_t rows, int64_t row_size, const real *dz, real *sums) {
+    vector sum[8];
+    UNROLL
+    for (int c = 0; c < columns; c++) sum[c] = splat(0);
+    for (int64_t i = 0; i < rows; i++, dz += row_size) {
+        UNROLL
+        for (int c = 0; c < columns; c++) sum[c] += load(dz + c * LANES);
+    }
+    UNROLL
+    for (int c = 0; c < columns; c++) store(sums + c * LANES, sum[c]);
+}
+
+/* The gradient of the biases. */
+static void lane_column_sums(int64_t rows, int64_t columns, const real *dz, real *sums) {
+    int64_t j = 0;
+    for (; j + 8 <= columns; j += 8) lane_column_tile(8, rows, columns * LANES, dz + j * LANES, sums + j * LANES);
+    for (; j < columns; j++) lane_column_tile(1, rows, columns * LANES, dz + j * LANES, sums + j * LANES);
+}
 
 /* From dL/dz of the last layer, `dz`: every layer's gradient, and its update. */
 static void lanes_backward(const lanes *t, int64_t rows, real *dz, const lane_update *s) {
-    const real *zero = lane_constants[0], *one = lane_constants[1];
     int64_t at = 0, output = 0;
     for (int64_t l = 0; l < t->plan->n_layers; l++) {
         at += (t->plan->layers[l].n_in + 1) * t->plan->layers[l].n_out * LANES;
@@ -519,16 +542,14 @@ static void lanes_backward(const lanes *t, int64_t rows, real *dz, const lane_up
             lane_multiply(rows, n_in, &(lane_product){
                 .a = dz, .a_row = n_out * LANES, .a_step = LANES,
                 .b = t->parameters + at, .b_step = LANES, .b_column = n_out * LANES,
-                .start = zero, .c = t->deltas, .c_row = n_in * LANES, .depth = n_out,
+                .start = lane_zeros, .c = t->deltas, .c_row = n_in * LANES, .depth = n_out,
             });
-        lane_product gradient = {
+        lane_multiply(n_in, n_out, &(lane_product){
             .a = a, .a_row = LANES, .a_step = n_in * LANES,
             .b = dz, .b_step = n_out * LANES, .b_column = LANES,
-            .start = zero, .c = t->gradient, .c_row = n_out * LANES, .depth = rows,
-        };
-        lane_multiply(n_in, n_out, &gradient);
-        gradient.a = one, gradient.a_step = 0, gradient.c += weights * LANES;
-        lane_multiply(1, n_out, &gradient);
+            .start = lane_zeros, .c = t->gradient, .c_row = n_out * LANES, .depth = rows,
+        });
+        lane_column_sums(rows, n_out, dz, t->gradient + weights * LANES);
         lanes_update(t, s, 1, weights, t->gradient, at);
         lanes_update(t, s, 0, n_out, t->gradient + weights * LANES, at + weights * LANES);
         if (l == 0) return;

@@ -1,7 +1,7 @@
 """The ensemble's engine of the two compiled backends: records for many nets at once, and the choice of kernels.
 
-Small nets go through the kernels that keep a member in every lane of a vector, several nets in one call. Others fill the
-vectors by themselves and go one by one through the kernels of single nets. The bits are the same either way.
+Small nets go through the kernels that keep a member in every lane of a vector, several nets in one call. Others fill
+the vectors by themselves and go one by one through the kernels of single nets. The bits are the same either way.
 """
 
 from collections.abc import Sequence

@@ -22,5 +22,6 @@ DEMOS = {
     "sgd": Demo("sgd", "batch gradient descent, mini-batches and single examples: loss against updates and time"),
     "batching": Demo("batching", "one gradient computed four ways; time per example against batch size"),
     "digits": Demo("digits", "handwritten digits on every backend: accuracy, time, examples per second"),
+    "ensemble": Demo("ensemble", "many nets trained at once, beside a loop of fits: time, the same bits, spread"),
 }
 DEFAULT_DEMO = "digits"

@@ -262,7 +262,7 @@ def scale_of(word: int, from_word: int, scale: float) -> float:
 
 
 @kernel
-def drop_lane_unit(t: Lanes, word: int, from_word: int, scale: float, n: int, i: int, unit: int, z: Reals, factor: Reals) -> None:  # fmt: skip
+def drop_lane_unit(word: int, from_word: int, scale: float, n: int, i: int, unit: int, z: Reals, factor: Reals) -> None:
     """``z`` and ``factor`` begin with the lane."""
     if unit < n:
         at = (i * n + unit) * lanes(z)
@@ -287,10 +287,10 @@ def drop_lanes(t: Lanes, number: int, taken: int, rows: int, z: Reals, factor: R
                     word0, word1, word2, word3 = philox4x32_10(
                         m.plan.seed, unit // 4 & _WORD, i & _WORD, number & _WORD, step & _WORD
                     )
-                    drop_lane_unit(t, word0, least, scale, n, i, unit, z + lane, factor + lane)
-                    drop_lane_unit(t, word1, least, scale, n, i, unit + 1, z + lane, factor + lane)
-                    drop_lane_unit(t, word2, least, scale, n, i, unit + 2, z + lane, factor + lane)
-                    drop_lane_unit(t, word3, least, scale, n, i, unit + 3, z + lane, factor + lane)
+                    drop_lane_unit(word0, least, scale, n, i, unit, z + lane, factor + lane)
+                    drop_lane_unit(word1, least, scale, n, i, unit + 1, z + lane, factor + lane)
+                    drop_lane_unit(word2, least, scale, n, i, unit + 2, z + lane, factor + lane)
+                    drop_lane_unit(word3, least, scale, n, i, unit + 3, z + lane, factor + lane)
 
 
 @kernel
@@ -471,6 +471,8 @@ def lanes_loss(t: Lanes, first: int, rows: int, z: Reals, with_gradient: bool) -
     has_classes = loss == CROSS_ENTROPY and t.members.examples.y_column == 0
     if loss == CROSS_ENTROPY:
         outputs = 1.0
+    for lane in range(lanes(z)):
+        t.other_sums[lane] = numerator / t.divisors[lane]
     for i in range(rows):
         for lane in range(lanes(z)):
             e = member_of(t, lane).examples
@@ -478,7 +480,7 @@ def lanes_loss(t: Lanes, first: int, rows: int, z: Reals, with_gradient: bool) -
             weight = weight_of(e, row)
             t.rows[lane] = row
             t.weights[lane] = weight
-            t.scales[lane] = weight * (numerator / t.divisors[lane])
+            t.scales[lane] = weight * t.other_sums[lane]
             if has_classes:
                 t.labels[lane] = as_real(int64_at(e.y + row * e.y_row), z)
         if not has_classes:
