@@ -12,6 +12,7 @@
 #include "dense.h"
 #include "loss.h"
 #include "network.h"
+#include "lanes.h"
 #include "ensemble.h"
 
 const fastmlp_kernels KERNELS = {
