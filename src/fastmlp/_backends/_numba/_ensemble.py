@@ -284,7 +284,10 @@ def lanes_loss(t: Lanes, first: int, rows: int, z: Reals, with_gradient: bool) -
             lane_targets(t, n)
         store(t.values, row_of_losses(t, z + i * n * lanes(z), n, has_classes, with_gradient))
         for lane in range(lanes(z)):
-            t.totals[lane] = t.totals[lane] + t.weights[lane] * (as_double(t.values[lane]) / outputs)
+            value = as_double(t.values[lane])
+            if outputs != 1.0:
+                value = value / outputs
+            t.totals[lane] = t.totals[lane] + t.weights[lane] * value
 
 
 @kernel

@@ -9,7 +9,7 @@ from typing import Any
 from numba.core import types
 
 from fastmlp._backends._numba._compiler import inline, kernel
-from fastmlp._backends._numba._gather import convert_row, example_row
+from fastmlp._backends._numba._gather import convert_row, example_row, is_own_type
 from fastmlp._backends._numba._memory import (
     Pointer,
     Struct,
@@ -18,6 +18,8 @@ from fastmlp._backends._numba._memory import (
     doubles_at,
     integers_at,
     is_set,
+    reals_at,
+    size_of_real,
 )
 from fastmlp._backends._numba._structs import (
     ADAM,
@@ -36,6 +38,7 @@ from fastmlp._backends._numba._vector import (
     lanes,
     line_lanes,
     load,
+    load_loose,
     smaller,
     splat,
     store,
@@ -204,6 +207,8 @@ def gather_lanes(t: Lanes, first: int, rows: int) -> None:
     """The inputs of a block of rows that begins with each member's example ``first``."""
     n_in = t.plan.layers.n_in
     width = lanes(t.x)
+    shared = t.members.examples
+    is_direct = is_own_type(shared.x_type, t.x) and shared.x_column == size_of_real(t.x)
     for i in range(rows):
         x = t.x + i * n_in * width
         for k in range(0, n_in, width):
@@ -211,7 +216,10 @@ def gather_lanes(t: Lanes, first: int, rows: int) -> None:
             for lane in range(width):
                 e = member_of(t, lane).examples
                 source = e.x + (example_row(e, first + i) * e.x_row + k * e.x_column)
-                convert_row(t.block + lane * width, source, e.x_column, e.x_type, n)
+                if is_direct and n == width:
+                    store(t.block + lane * width, load_loose(reals_at(source, x)))
+                else:
+                    convert_row(t.block + lane * width, source, e.x_column, e.x_type, n)
             if n == width:
                 transpose_lanes(t.block, width, width, x + k * width, width)
             else:
