@@ -2,188 +2,7 @@
  *
  * A tiny net leaves most of a vector of units empty and most of a tile unused: a step of 8-16-1 takes 4 us where its
  * arithmetic takes 0.2. Here every vector is full, whatever the net. Each lane does the same operations in the same order
- * as a net of its own does, so the bits are the same.
- *
- * Arrays hold a vector for each of their elements: parameters (n_in + 1, n_out) of each layer without padding, the bias
- * last; activations (rows, n_out). */
-
-typedef struct {
-    fastmlp_trainee *member[LANES]; /* beyond `count` the first one again: computed, never written back */
-    int64_t count, is_running[LANES];
-    const fastmlp_plan *plan; /* of the first: sizes, activations and loss are alike */
-    real *parameters, *first, *second;
-    real *gradient;         /* of one layer */
-    real *x;                /* (rows, n_0) */
-    real *outputs, *factors; /* (rows, n_l), layer after layer */
-    real *deltas;           /* (rows, widest layer): d loss / d output of one layer, or one row's logits */
-    real *targets;          /* (n_L) of one row */
-} lanes;
-
-/* --- the product: sum[i][j] = start[j] + sum_k a[i][k] * b[k][j], all of them vectors --- */
-
-typedef struct {
-    const real *a;
-    int64_t a_row, a_step; /* in elements, from vector to vector */
-    const real *b;
-    int64_t b_step, b_column;
-    const real *start;
-    int64_t start_column;
-    real *c; /* columns side by side */
-    int64_t c_row;
-    int64_t depth;
-} lane_product;
-
-/* 12 sums, 3 vectors of b and one of a fill 16 registers; 12 chains of sums keep two multipliers busy. */
-enum { LANE_SUMS = 12, LANE_COLUMNS = 3, LANE_POINTER_ROWS = 4 };
-
-INLINE void lane_tile(const int rows, const int columns, const lane_product *p) {
-    const int pointers = (rows + LANE_POINTER_ROWS - 1) / LANE_POINTER_ROWS;
-    const int64_t a_bytes = p->a_row * (int64_t)sizeof(real), a_thrice = opaque(3 * a_bytes);
-    const real *a[LANE_SUMS / LANE_POINTER_ROWS] = {p->a}, *b = p->b;
-    UNROLL
-    for (int i = 1; i < pointers; i++) a[i] = opaque_pointer(moved(a[i - 1], LANE_POINTER_ROWS * a_bytes));
-    vector sum[LANE_SUMS][LANE_COLUMNS];
-    UNROLL
-    for (int i = 0; i < rows; i++)
-        UNROLL
-        for (int j = 0; j < columns; j++) sum[i][j] = load(p->start + j * p->start_column);
-#pragma GCC unroll 1
-    for (int64_t k = 0; k < p->depth; k++) {
-        vector row[LANE_COLUMNS];
-        UNROLL
-        for (int j = 0; j < columns; j++) row[j] = load(b + j * p->b_column);
-        UNROLL
-        for (int i = 0; i < rows; i++) {
-            const int place = i % LANE_POINTER_ROWS;
-            const vector x = load(moved(a[i / LANE_POINTER_ROWS], place == 3 ? a_thrice : place * a_bytes));
-            UNROLL
-            for (int j = 0; j < columns; j++) accumulate(&sum[i][j], x, row[j]);
-        }
-        UNROLL
-        for (int i = 0; i < pointers; i++) a[i] += p->a_step;
-        b += p->b_step;
-    }
-    UNROLL
-    for (int i = 0; i < rows; i++)
-        UNROLL
-        for (int j = 0; j < columns; j++) store(p->c + i * p->c_row + j * LANES, sum[i][j]);
-}
-
-typedef void lane_tile_function(const lane_product *);
-#define LANE_TILES(T)                                                                                  \
-    T(1, 1) T(2, 1) T(3, 1) T(4, 1) T(5, 1) T(6, 1) T(7, 1) T(8, 1) T(9, 1) T(10, 1) T(11, 1) T(12, 1) \
-    T(1, 2) T(2, 2) T(3, 2) T(4, 2) T(5, 2) T(6, 2) T(1, 3) T(2, 3) T(3, 3) T(4, 3)
-#define LANE_TILE(rows, columns) \
-    static void lane_tile_##rows##x##columns(const lane_product *p) { lane_tile(rows, columns, p); }
-LANE_TILES(LANE_TILE)
-#define LANE_ENTRY(rows, columns) [columns - 1][rows - 1] = lane_tile_##rows##x##columns,
-static lane_tile_function *const lane_tiles[LANE_COLUMNS][LANE_SUMS] = {LANE_TILES(LANE_ENTRY)};
-
-static void lane_multiply(int64_t rows, int64_t columns, const lane_product *whole) {
-    for (int64_t j = 0, step; j < columns; j += step) {
-        const int64_t left = columns - j;
-        step = left == 4 ? 2 : smaller(left, LANE_COLUMNS); /* no single column for last */
-        const int64_t most = LANE_SUMS / step;
-        lane_product p = *whole;
-        p.b += j * p.b_column;
-        p.start += j * p.start_column;
-        p.c += j * LANES;
-        for (int64_t i = 0, n; i < rows; i += n) {
-            n = rows - i;
-            n = n <= most ? n : n < 2 * most ? (n + 1) / 2 : most;
-            lane_tiles[step - 1][n - 1](&p);
-            p.a += n * p.a_row;
-            p.c += n * p.c_row;
-        }
-    }
-}
-
-/* --- members into lanes and back --- */
-
-/* Where everything lies in a workspace for so many rows; _plan.py computes its size. */
-static lanes lanes_of(fastmlp_trainee *members, int64_t count, int64_t rows, real *workspace) {
-    lanes t = {.count = count, .plan = members[0].plan};
-    int64_t parameters = 0, largest = 0, units = 0, widest = 0;
-    for (int64_t l = 0; l < t.plan->n_layers; l++) {
-        const fastmlp_layer *layer = t.plan->layers + l;
-        const int64_t size = (layer->n_in + 1) * layer->n_out;
-        parameters += size;
-        units += layer->n_out;
-        largest = size > largest ? size : largest;
-        widest = layer->n_in > widest ? layer->n_in : widest;
-        widest = layer->n_out > widest ? layer->n_out : widest;
-    }
-    const struct {
-        real **place;
-        int64_t size;
-    } parts[] = {
-        {&t.parameters, parameters}, {&t.first, parameters}, {&t.second, parameters}, {&t.gradient, largest},
-        {&t.x, rows * t.plan->layers[0].n_in}, {&t.outputs, rows * units}, {&t.factors, rows * units},
-        {&t.deltas, rows * widest}, {&t.targets, t.plan->layers[t.plan->n_layers - 1].n_out},
-    };
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++, workspace += parts[i - 1].size * LANES) *parts[i].place = workspace;
-    for (int64_t lane = 0; lane < LANES; lane++) {
-        t.member[lane] = members + (lane < count ? lane : 0);
-        t.is_running[lane] = lane < count;
-    }
-    return t;
-}
-
-INLINE int64_t lane_members(int64_t left) { return smaller(left, LANES); }
-
-/* One lane of an arena, from a member's or back to it. */
-static void copy_lane(const fastmlp_plan *plan, real *arena, real *packed, int64_t lane, int is_back) {
-    for (int64_t l = 0; l < plan->n_layers; l++) {
-        const fastmlp_layer *layer = plan->layers + l;
-        for (int64_t i = 0; i <= layer->n_in; i++) {
-            real *row = arena + layer->parameters + i * layer->leading;
-            for (int64_t j = 0; j < layer->n_out; j++, packed += LANES) {
-                if (is_back) row[j] = packed[lane];
-                else packed[lane] = row[j];
-            }
-        }
-    }
-}
-
-static void copy_member(const lanes *t, int64_t lane, int is_back) {
-    const fastmlp_trainee *m = t->member[lane];
-    copy_lane(t->plan, m->plan->parameters, t->parameters, lane, is_back);
-    if (!m->update) return;
-    const int64_t code = m->update->code;
-    if (code == MOMENTUM || code == NESTEROV || code == ADAM) copy_lane(t->plan, m->update->first, t->first, lane, is_back);
-    if (code == ADAM || code == RMSPROP) copy_lane(t->plan, m->update->second, t->second, lane, is_back);
-}
-
-/* The inputs of a block of rows that begins with each member's example `first`. */
-static void gather_lanes(const lanes *t, int64_t first, int64_t rows) {
-    const int64_t n_in = t->plan->layers[0].n_in;
-    real *x = t->x;
-    for (int64_t i = 0; i < rows; i++, x += n_in * LANES) {
-        const char *from[LANES];
-        for (int lane = 0; lane < LANES; lane++) {
-            const fastmlp_examples *e = t->member[lane]->examples;
-            from[lane] = e->x + example_row(e, first + i) * e->x_row;
-        }
-        const fastmlp_examples *e = t->member[0]->examples;
-        const int is_direct = e->x_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64) && e->x_column == sizeof(real);
-        for (int64_t k = 0; k < n_in; k += LANES) {
-            const int64_t n = smaller(LANES, n_in - k);
-            vector features[LANES];
-            if (is_direct && n == LANES) {
-                UNROLL
-                for (int lane = 0; lane < LANES; lane++) features[lane] = load_loose((const real *)from[lane] + k);
-            } else {
-                real part[LANES][LANES] __attribute__((aligned(64))) = {{0}};
-                for (int lane = 0; lane < LANES; lane++) {
-                    convert_row(part[lane], from[lane] + k * e->x_column, e->x_column, e->x_type, n);
-                    features[lane] = load(part[lane]);
-                }
-            }
-            transpose_lanes(features);
-            for (int64_t j = 0; j < n; j++) store(x + (k + j) * LANES, features[j]);
-        }
-    }
-}
+ * as a net of its own does, so the bits are the same. */
 
 /* --- forward --- */
 
@@ -236,35 +55,16 @@ static real *lanes_forward(const lanes *t, int64_t rows, int64_t taken) {
 
 /* --- losses: as loss.h, whose sums over the outputs of a row go through a line and a tree --- */
 
-typedef struct {
-    vector part[LINE_LANES];
-} lane_line;
-
-INLINE lane_line lane_line_of_zeros(void) {
-    lane_line l;
-    for (int i = 0; i < LINE_LANES; i++) l.part[i] = splat(0);
-    return l;
-}
-
-/* The sum of what n elements of a row left in a line; parts that none of them reached are zero. */
-INLINE vector lane_line_sum(lane_line *l, int64_t n) {
-    int width = LINE_LANES;
-    while (width / 2 >= n) width /= 2;
-    for (width /= 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++) l->part[i] += l->part[i + width];
-    return l->part[0];
-}
-
 /* Targets of one row of every member, as reals. */
-static void lane_targets(const lanes *t, const int64_t *row, int64_t n) {
-    for (int lane = 0; lane < LANES; lane++) {
-        const fastmlp_examples *e = t->member[lane]->examples;
-        const char *y = e->y + row[lane] * e->y_row;
-        if (e->y_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64))
-            for (int64_t j = 0; j < n; j++) t->targets[j * LANES + lane] = *(const real *)(y + j * e->y_column);
-        else
-            for (int64_t j = 0; j < n; j++) convert_row(t->targets + j * LANES + lane, y + j * e->y_column, e->y_column, e->y_type, 1);
-    }
+INLINE void lane_targets(const lanes *t, const int64_t *row, int64_t n) {
+    const fastmlp_examples *e = t->member[0]->examples;
+    const int is_direct = e->y_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64);
+    for (int64_t j = 0; j < n; j++)
+        for (int lane = 0; lane < LANES; lane++) {
+            const char *y = e->y + row[lane] * e->y_row + j * e->y_column;
+            if (is_direct) t->targets[j * LANES + lane] = *(const real *)y;
+            else convert_row(t->targets + j * LANES + lane, y, e->y_column, e->y_type, 1);
+        }
 }
 
 INLINE vector element_lanes(const int64_t loss, int64_t activation, real *z, const real *y, int64_t n, int with_gradient, vector scale) {
@@ -330,25 +130,29 @@ static void lanes_loss(const lanes *t, int64_t first, int64_t rows, real *z, int
     const fastmlp_layer *layer = t->plan->layers + t->plan->n_layers - 1;
     const int64_t n = layer->n_out, loss = t->plan->loss;
     const double numerator = loss == CROSS_ENTROPY ? 1.0 : loss == MSE ? 2.0 / (double)n : 1.0 / (double)n;
+    const double outputs = loss == CROSS_ENTROPY ? 1.0 : (double)n;
+    const fastmlp_examples *e = t->member[0]->examples;
+    const int has_classes = loss == CROSS_ENTROPY && e->y_column == 0;
+    int64_t row[LANES];
+    double weight[LANES], factor[LANES];
+    real scales[LANES] __attribute__((aligned(64))), values[LANES] __attribute__((aligned(64)));
+    integer labels[LANES] __attribute__((aligned(64)));
+    for (int lane = 0; lane < LANES; lane++) {
+        weight[lane] = 1.0;
+        factor[lane] = numerator / divisor[lane];
+        scales[lane] = (real)factor[lane];
+    }
     for (int64_t i = 0; i < rows; i++, z += n * LANES) {
-        int64_t row[LANES];
-        double weight[LANES];
-        real scales[LANES] __attribute__((aligned(64))), values[LANES] __attribute__((aligned(64)));
-        integer labels[LANES] __attribute__((aligned(64)));
-        for (int lane = 0; lane < LANES; lane++) {
-            const fastmlp_examples *e = t->member[lane]->examples;
-            row[lane] = example_row(e, first + i);
-            weight[lane] = e->sample_weight ? e->sample_weight[row[lane]] : 1.0;
-            scales[lane] = (real)(weight[lane] * (numerator / divisor[lane]));
-        }
-        const vector scale = load(scales);
-        const int has_classes = loss == CROSS_ENTROPY && t->member[0]->examples->y_column == 0;
-        if (has_classes)
-            for (int lane = 0; lane < LANES; lane++) {
-                const fastmlp_examples *e = t->member[lane]->examples;
-                labels[lane] = (integer)*(const int64_t *)(e->y + row[lane] * e->y_row);
+        for (int lane = 0; lane < LANES; lane++) row[lane] = lane_row(t, lane, first + i);
+        for (int lane = 0; t->is_weighted && lane < LANES; lane++)
+            if (t->sample_weight[lane]) {
+                weight[lane] = t->sample_weight[lane][row[lane]];
+                scales[lane] = (real)(weight[lane] * factor[lane]);
             }
+        if (has_classes)
+            for (int lane = 0; lane < LANES; lane++) labels[lane] = (integer)*(const int64_t *)(e->y + row[lane] * e->y_row);
         else lane_targets(t, row, n);
+        const vector scale = load(scales);
         vector value = splat(0);
         switch (loss) {
         case BCE: value = element_lanes(BCE, SIGMOID, z, t->targets, n, with_gradient, scale); break;
@@ -361,8 +165,10 @@ static void lanes_loss(const lanes *t, int64_t first, int64_t rows, real *z, int
             else value = cross_entropy_of_rows(z, t->targets, n, with_gradient, scale, t->deltas);
         }
         store(values, value);
-        const double outputs = loss == CROSS_ENTROPY ? 1.0 : (double)n;
-        for (int lane = 0; lane < LANES; lane++) total[lane] += weight[lane] * ((double)values[lane] / outputs);
+        if (outputs == 1) /* and divisions take longer than all the rest of this loop */
+            for (int lane = 0; lane < LANES; lane++) total[lane] += weight[lane] * (double)values[lane];
+        else
+            for (int lane = 0; lane < LANES; lane++) total[lane] += weight[lane] * ((double)values[lane] / outputs);
     }
 }
 
@@ -488,22 +294,30 @@ static void lanes_update(const lanes *t, const lane_update *s, int is_weight, in
 
 /* --- backward --- */
 
-static const real lane_constants[2][LANES] __attribute__((aligned(64))) = {
-    {0}, {1, 1,
-#if VECTOR_BYTES * 8 / REAL_BITS > 2
-          1, 1,
-#endif
-#if VECTOR_BYTES * 8 / REAL_BITS > 4
-          1, 1, 1, 1,
-#endif
-#if VECTOR_BYTES * 8 / REAL_BITS > 8
-          1, 1, 1, 1, 1, 1, 1, 1,
-#endif
-}};
+static const real lane_zeros[LANES] __attribute__((aligned(64)));
+
+/* Sums of dz over the rows, from +0 in their order, of some columns. */
+INLINE void lane_column_tile(const int columns, int64_t rows, int64_t row_size, const real *dz, real *sums) {
+    vector sum[8];
+    UNROLL
+    for (int c = 0; c < columns; c++) sum[c] = splat(0);
+    for (int64_t i = 0; i < rows; i++, dz += row_size) {
+        UNROLL
+        for (int c = 0; c < columns; c++) sum[c] += load(dz + c * LANES);
+    }
+    UNROLL
+    for (int c = 0; c < columns; c++) store(sums + c * LANES, sum[c]);
+}
+
+/* The gradient of the biases. */
+static void lane_column_sums(int64_t rows, int64_t columns, const real *dz, real *sums) {
+    int64_t j = 0;
+    for (; j + 8 <= columns; j += 8) lane_column_tile(8, rows, columns * LANES, dz + j * LANES, sums + j * LANES);
+    for (; j < columns; j++) lane_column_tile(1, rows, columns * LANES, dz + j * LANES, sums + j * LANES);
+}
 
 /* From dL/dz of the last layer, `dz`: every layer's gradient, and its update. */
 static void lanes_backward(const lanes *t, int64_t rows, real *dz, const lane_update *s) {
-    const real *zero = lane_constants[0], *one = lane_constants[1];
     int64_t at = 0, output = 0;
     for (int64_t l = 0; l < t->plan->n_layers; l++) {
         at += (t->plan->layers[l].n_in + 1) * t->plan->layers[l].n_out * LANES;
@@ -519,16 +333,14 @@ static void lanes_backward(const lanes *t, int64_t rows, real *dz, const lane_up
             lane_multiply(rows, n_in, &(lane_product){
                 .a = dz, .a_row = n_out * LANES, .a_step = LANES,
                 .b = t->parameters + at, .b_step = LANES, .b_column = n_out * LANES,
-                .start = zero, .c = t->deltas, .c_row = n_in * LANES, .depth = n_out,
+                .start = lane_zeros, .c = t->deltas, .c_row = n_in * LANES, .depth = n_out,
             });
-        lane_product gradient = {
+        lane_multiply(n_in, n_out, &(lane_product){
             .a = a, .a_row = LANES, .a_step = n_in * LANES,
             .b = dz, .b_step = n_out * LANES, .b_column = LANES,
-            .start = zero, .c = t->gradient, .c_row = n_out * LANES, .depth = rows,
-        };
-        lane_multiply(n_in, n_out, &gradient);
-        gradient.a = one, gradient.a_step = 0, gradient.c += weights * LANES;
-        lane_multiply(1, n_out, &gradient);
+            .start = lane_zeros, .c = t->gradient, .c_row = n_out * LANES, .depth = rows,
+        });
+        lane_column_sums(rows, n_out, dz, t->gradient + weights * LANES);
         lanes_update(t, s, 1, weights, t->gradient, at);
         lanes_update(t, s, 0, n_out, t->gradient + weights * LANES, at + weights * LANES);
         if (l == 0) return;

@@ -16,6 +16,7 @@
 #include "hessian.h"
 #include "derivative_entries.h"
 #include "one.h"
+#include "lanes.h"
 #include "ensemble.h"
 
 const fastmlp_kernels KERNELS = {forward, layer_outputs, penalty, loss, gradients, backward, apply, train,

@@ -8,7 +8,7 @@ import pytest
 from support import assert_close, require
 
 import fastmlp
-from fastmlp._demos import DEMOS, _figure, batching, descent, digits, export, gates, minimal, njit, sgd, xor
+from fastmlp._demos import DEMOS, _figure, batching, descent, digits, ensemble, export, gates, minimal, njit, sgd, xor
 from fastmlp._demos._table import format_duration, format_table
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -316,6 +316,22 @@ def test_a_net_learns_the_lorenz_system(backend):
     slopes = np.empty_like(path)
     njit.lorenz(path.T, slopes.T)
     assert np.abs(net.forward(path) - slopes).mean() < 0.05 * np.abs(slopes).mean()
+
+
+# Ensemble
+
+
+def test_an_ensemble_is_its_members_and_is_unsure_where_it_has_seen_nothing(backend):
+    result = ensemble.study(6, 60, backend)
+    assert result.same_bits and result.ensemble.backend == backend
+    spread = result.ensemble.spread(ensemble.GRID[:, None])[:, 0]
+    assert spread[0] + spread[-1] > 4 * spread[len(spread) // 2]
+
+
+def test_the_search_gives_the_losses_of_every_learning_rate(backend):
+    losses = ensemble.search(40, backend, per_rate=2)
+    assert tuple(losses) == ensemble.RATES and all(each.shape == (2,) for each in losses.values())
+    assert np.median(losses[1e-2]) < np.median(losses[1e-4])
 
 
 # Pictures and tables

@@ -412,7 +412,7 @@ class MLPEnsemble:
         )
 
     def _own_optimizers(self, optimizer: Optimizer | list[Optimizer]) -> list[Optimizer]:
-        """Each member's optimizer, bound to it; RuntimeError, and nothing bound, where one belongs to another network."""
+        """Each member's optimizer, bound to it; RuntimeError, and none bound, where one belongs to another network."""
         if isinstance(optimizer, Optimizer):
             kept = self._pattern
             is_bound = optimizer._net is not None and optimizer._net() is self

@@ -22,7 +22,7 @@ def check_seeds(rng: Any, n_members: int) -> list[Any]:
     try:
         return list(np.random.default_rng(rng).spawn(n_members))
     except (TypeError, ValueError) as error:
-        expected = "None, an int of at least 0, a numpy.random.Generator that can spawn, or one of these for each member"
+        expected = "None, an int of at least 0, a numpy.random.Generator that can spawn, or one of them for each"
         raise type(error)(f"rng is {rng!r}; expected {expected} ({error})") from error
 
 
@@ -49,19 +49,16 @@ def member_architectures(
     first: Architecture, l1: list[float], l2: list[float], dropout: list[tuple[float, ...]]
 ) -> tuple[Architecture, ...]:
     """The architecture of each member; ``first`` tells what is alike."""
-    return tuple(
-        replace(first, l1=one, l2=two, dropout=rates) for one, two, rates in zip(l1, l2, dropout, strict=True)
-    )
+    return tuple(replace(first, l1=one, l2=two, dropout=rates) for one, two, rates in zip(l1, l2, dropout, strict=True))
 
 
-def check_ensemble_examples(
-    X: Any, y: Any, sample_weight: Any, architecture: Architecture, n_members: int
-) -> Examples:
+def check_ensemble_examples(X: Any, y: Any, sample_weight: Any, architecture: Architecture, n_members: int) -> Examples:
     """At least one example, the weights being (n,) or (K, n). What kernels cannot read is converted as a whole."""
     rows, single = check_inputs(X, architecture.layer_sizes[0], architecture.dtype)
     n = len(rows)
     if single:
-        raise ValueError(f"X has shape {rows.shape[1:]}, that of one example; expected (n, {rows.shape[1]}): pass X[None]")
+        shape, n_in = rows.shape[1:], rows.shape[1]
+        raise ValueError(f"X has shape {shape}, that of one example; expected (n, {n_in}): pass X[None]")
     if n == 0:
         raise ValueError("X has no examples")
     return Examples(rows, check_targets(y, n, architecture), check_member_weight(sample_weight, n, n_members))

@@ -323,9 +323,7 @@ class NumpyEnsemble:
             order = None if schedule.orders is None else schedule.orders[i]
             own = Schedule(order, schedule.batch_size, schedule.first_step, schedule.n_steps, schedule.tables[i])
             step = int(schedule.dropout_steps[i])
-            taken[i] = self._engines[member].train(
-                examples_of(examples, member), own, updates[member], losses[i], step
-            )
+            taken[i] = self._engines[member].train(examples_of(examples, member), own, updates[member], losses[i], step)
         return taken
 
 

@@ -105,7 +105,7 @@ _PANEL_LINES = 3  # csrc/dense.h
 _BLOCK_ROWS = 192
 _BLOCK_DEPTH_LINES = 1280 // LINE_BYTES
 _MAX_TILE_LINES = 8  # csrc/tile.h: the widest tile
-_ENSEMBLE_LINES = 97  # _numba/_ensemble.py: begin_lanes
+_ENSEMBLE_LINES = 97  # _numba/_lanes.py: begin_lanes
 
 
 class Plan:
@@ -270,7 +270,7 @@ def readable(array: np.ndarray) -> np.ndarray:
 
 
 def ensemble_workspace(architecture: Architecture, rows: int) -> int:
-    """Elements that the kernels of ensembles work in, with batches of so many rows: lanes_of in csrc/ensemble.h."""
+    """Elements that the kernels of ensembles work in, with batches of so many rows: lanes_of in csrc/lanes.h."""
     sizes = architecture.layer_sizes
     layers = [(n_in + 1) * n_out for n_in, n_out in zip(sizes, sizes[1:])]
     vectors = 3 * sum(layers) + max(layers) + rows * (sizes[0] + 2 * sum(sizes[1:]) + max(sizes)) + sizes[-1]

@@ -24,5 +24,6 @@ DEMOS = {
     "export": Demo("export", "a trained net as C, ONNX and PyTorch: the same numbers, and the time of one example"),
     "digits": Demo("digits", "handwritten digits on every backend: accuracy, time, examples per second"),
     "njit": Demo("njit", "nets inside compiled loops: the Lorenz system integrated, a policy's rollouts"),
+    "ensemble": Demo("ensemble", "many nets trained at once, beside a loop of fits: time, the same bits, spread"),
 }
 DEFAULT_DEMO = "digits"

@@ -1,5 +1,5 @@
 """The product of an ensemble, all of whose numbers are vectors: sum[i][j] = start[j] + sum_k a[i][k] * b[k][j]. As in
-csrc/ensemble.h. Tiles are written in LLVM IR, as those of _tile.py."""
+csrc/lanes.h. Tiles are written in LLVM IR, as those of _tile.py."""
 
 from typing import Any
 
