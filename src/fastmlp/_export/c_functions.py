@@ -358,7 +358,7 @@ def functions(dtype: str, needed: set[str]) -> tuple[str, list[str]]:
     wanted = set(needed)
     for name in reversed(pieces):  # callers come after what they call
         if name in wanted:
-            wanted |= pieces.keys() & set(re.findall(r"\w+", pieces[name]))
+            wanted |= pieces.keys() & set(re.findall(r"(\w+)\(", pieces[name]))
     names = [name for name in pieces if name in wanted]
     return "\n\n".join(pieces[name] for name in names), names
 
