@@ -1,4 +1,4 @@
-"""What test_memory.py runs in processes of its own: how far the resident memory rises over what was there before.
+"""What test_large.py runs in processes of its own: how far the resident memory rises over what was there before.
 
 Linux alone tells; everything is in bytes.
 """
