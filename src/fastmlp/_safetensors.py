@@ -71,7 +71,8 @@ def write(
             hashed = blake2b(digest_size=CHECKSUM_BYTES)
             for piece in _pieces(header, tensors):
                 file.write(piece)
-                hashed.update(piece)
+                if checksum:
+                    hashed.update(piece)
             if checksum:
                 file.write(hashed.digest())
             file.flush()
