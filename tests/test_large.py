@@ -1,4 +1,4 @@
-"""How much memory calls take, and indices beyond 31 bits. memory_worker.py has what must run in a fresh process."""
+"""How much memory calls take, and indices beyond 31 bits. large_worker.py has what must run in a fresh process."""
 
 import functools
 import sys
@@ -15,7 +15,7 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tel
 
 
 def measure(function, *arguments):
-    return run_python(f"from memory_worker import *; {function}(*{arguments!r})")
+    return run_python(f"from large_worker import *; {function}(*{arguments!r})")
 
 
 @needs_linux
