@@ -64,11 +64,12 @@ def net_of(workload: Workload, backend: str) -> fastmlp.MLP:
 
 
 def our_timers(workload: Workload, backend: str) -> Iterator[tuple[str, Timer]]:
-    """p() and p(x) of a bound predictor."""
+    """p.run(), p() and p(x) of a bound predictor."""
     predictor, x = net_of(workload, backend).bind(), workload.examples()[0][0].copy()
     predictor.x[:] = x
     check(predictor(), workload)
     check(predictor(x), workload)
+    yield f"p.run(), {backend}", stopwatch(predictor.run)
     yield f"p(), {backend}", stopwatch(predictor)
     yield f"p(x), {backend}", stopwatch(lambda: predictor(x))
 

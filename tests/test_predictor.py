@@ -34,6 +34,9 @@ def test_outputs_are_right(sizes, output, backend, dtype):
         p.x[:] = x
         assert p() is p.y
         assert_close(p.y, y, dtype)
+        p.y[:] = 0
+        assert p.run() is None
+        assert_close(p.y, y, dtype)
         assert_same_bits(p(x), net.forward(x))
         assert_same_bits(p.y, net.forward(x))
 
@@ -100,7 +103,14 @@ def test_it_outlives_the_network(net):
     gc.collect()
     _ = [np.full(1000, np.nan) for _ in range(50)]
     assert_same_bits(p(x), expected)
+    run = p.run
     del p
+    gc.collect()
+    _ = [np.full(1000, np.nan) for _ in range(50)]
+    y_place[:] = 0
+    run()
+    assert_same_bits(y_place, expected)
+    del run
     gc.collect()
     x_place[:], y_place[:] = 1.0, 2.0  # the arrays own their memory
 
@@ -135,7 +145,7 @@ def test_wrong_calls(net):
     with pytest.raises(ValueError, match="no memory can hold"):
         net.bind(2**60)
     p = net.bind()
-    for name in ("x", "y"):
+    for name in ("x", "y", "run"):
         with pytest.raises(AttributeError):
             setattr(p, name, np.zeros(8))  # p.x[:] was meant
     for action in (pickle.dumps, copy.copy, copy.deepcopy):
