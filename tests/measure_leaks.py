@@ -1,7 +1,7 @@
 """Memory that is never given back: ``measure_leaks.py BACKEND NETS STEPS`` makes and drops nets, and takes steps.
 
 It prints by how many bytes the process has grown after a fifth of each, which warms everything up.
-test_memory.py does it with a few.
+test_lifetimes.py does it with a few.
 """
 
 import gc

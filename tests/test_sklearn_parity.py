@@ -458,3 +458,12 @@ def test_an_interrupt_ends_the_fit_and_keeps_what_was_reached():
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         ours.set_params(max_iter=20, callbacks=interrupt).fit(X, y)
     assert_same(theirs, ours, X)
+
+
+@pytest.mark.parametrize("activation", ["logistic", "relu"])
+def test_without_hidden_layers_the_activation_still_bounds_the_first_parameters(activation):
+    X, y = np.random.default_rng(0).standard_normal((30, 4)), np.repeat([0, 1, 2], 10)
+    settings = {"hidden_layer_sizes": (), "activation": activation, "max_iter": 3, "random_state": 0}
+    expected = neural_network.MLPClassifier(**settings).fit(X, y)
+    actual = fastmlp.sklearn.MLPClassifier(**settings).fit(X, y)
+    np.testing.assert_allclose(actual.coefs_[0], expected.coefs_[0], atol=1e-9)

@@ -151,7 +151,10 @@ class BaseMLP(Fitted):
         """A new network, and attributes as before any epoch."""
         seed = int(rng.randint(2**31)) if np.any(self.dropout) else 0
         net = self._new_net(layer_sizes, objective, dtype, weight, seed)
-        weights, biases = draw_parameters(layer_sizes, net.activations, rng, drawn_dtype)
+        activations = net.activations
+        if not activations and isinstance(self.activation, str):
+            activations = (NET_NAMES.get(self.activation, self.activation),)
+        weights, biases = draw_parameters(layer_sizes, activations, rng, drawn_dtype)
         net.set_weights([W.T for W in weights], biases)
         self._show(net)
         self._forget_progress()

@@ -13,10 +13,11 @@ def draw_parameters(
 
     The bound is sqrt(6 / (n_in + n_out)), and sqrt(2 / (n_in + n_out)) with sigmoids (X. Glorot and Y. Bengio,
     "Understanding the difficulty of training deep feedforward neural networks", 2010). The last layer goes by the
-    activation of the hidden layer before it.
+    activation of the hidden layer before it; without hidden layers, by the one that they would have had, which is then
+    the only one given.
     """
     weights, biases = [], []
-    names = [*activations, *activations[-1:]] or ["identity"]
+    names = [*activations[: len(layer_sizes) - 2], *activations[-1:]] or ["identity"]
     for n_in, n_out, name in zip(layer_sizes, layer_sizes[1:], names):
         bound = np.sqrt((2.0 if name == "sigmoid" else 6.0) / (n_in + n_out))
         weights.append(rng.uniform(-bound, bound, (n_in, n_out)).astype(dtype, copy=False))
