@@ -28,9 +28,9 @@ from fastmlp._backends._plan import (
 from fastmlp._layout import Layout, aligned_zeros
 from fastmlp._update import CLIP_NORM, Update
 
-# Beyond this (with the vectors of AVX-512, half of it with AVX2) members side by side leave the cache, and their nets
-# fill vectors of units by themselves. One thread, AVX2, batches of 32: 8-16-1 twice to thrice as fast as one by one,
-# 16-32-32-1 1.4 times, 32-64-4 1.17 times, 64-64-10 as fast.
+# Beyond this, counted with the vectors of AVX-512, members side by side leave the cache, and their nets fill vectors of
+# units by themselves. One thread, AVX2, batches of 32: 8-16-1 twice to thrice as fast as one by one, 16-32-32-1 1.4
+# times, 32-64-4 1.17 times, 64-64-10 as fast.
 MOST_LANE_BYTES = 2**20
 
 

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,14 +42,14 @@ def study(n_members: int, epochs: int, backend: str | None) -> Study:
     X, y = examples()
     # The bootstrap: how often each member sees each example.
     weight = np.random.default_rng(1).multinomial(len(X), np.full(len(X), 1.0 / len(X)), n_members)
-    settings = {"activation": "tanh", "backend": backend}
+    settings: dict[str, Any] = {"activation": "tanh", "backend": backend}
     start = time.perf_counter()
-    ensemble = fastmlp.MLPEnsemble(SIZES, n_members, rng=range(n_members), **settings)  # type: ignore[arg-type]
+    ensemble = fastmlp.MLPEnsemble(SIZES, n_members, rng=range(n_members), **settings)
     ensemble.fit(X, y, optimizer=fastmlp.Adam(lr=0.01), epochs=epochs, sample_weight=weight)
     middle = time.perf_counter()
     parameters = []
     for member in range(n_members):
-        net = fastmlp.MLP(SIZES, rng=member, **settings)  # type: ignore[arg-type]
+        net = fastmlp.MLP(SIZES, rng=member, **settings)
         net.fit(X, y, optimizer=fastmlp.Adam(lr=0.01), epochs=epochs, sample_weight=weight[member])
         parameters.append(net.parameters)
     end = time.perf_counter()
