@@ -48,11 +48,12 @@ with_address_sanitizer() {
         tests=(tests/test_forward.py tests/test_gradients.py tests/test_step.py tests/test_optimizers.py
             tests/test_losses.py tests/test_regularization.py tests/test_fuzz_nets.py -k "not numba and not numpy and not both")
     fi
-    # Python itself never frees all; and numpy asks for more than there is, to see MemoryError, in some tests.
+    # Python itself never frees all; and numpy asks for more than there is, to see MemoryError, in some tests. Reports, which
+    # end the process, would be lost with what pytest captures. (test_guards.py overruns on purpose: see it reported.)
     ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
         LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so) $(gcc -print-file-name=libstdc++.so)" \
         PYTHONPATH="$work${PYTHONPATH:+:$PYTHONPATH}" \
-        "$python" -m pytest -q -p no:cacheprovider "${tests[@]}"
+        "$python" -m pytest -q --capture=sys -p no:cacheprovider "${tests[@]}"
 }
 
 with_valgrind() {
