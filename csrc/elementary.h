@@ -52,13 +52,12 @@ INLINE vector also_sign_of(vector result, vector x) {
 /* x / ln 2 rounded to an integer n, as n + ROUNDER. */
 INLINE vector round_exponent(vector x) { return multiply_add(x, splat(LOG2_E), splat(ROUNDER)); }
 
-/* 2^n and 2^-n from n + ROUNDER; exponents that a normal number cannot have are the caller's to avoid. */
-INLINE vector power_of_two(vector shifted) {
-    return from_bits((bits_of(shifted) << MANTISSA_BITS) + bits_of(splat(1)));
-}
-INLINE vector power_of_half(vector shifted) {
-    return from_bits(bits_of(splat(1)) - (bits_of(shifted) << MANTISSA_BITS));
-}
+/* 2^n x and 2^-n x from n + ROUNDER, by the exponent; exponents that a normal number cannot have are the caller's to avoid,
+ * or to replace. As naturals, which wrap around by definition. */
+INLINE vector scale_up(vector x, vector shifted) { return (vector)((nvector)x + ((nvector)shifted << MANTISSA_BITS)); }
+INLINE vector scale_down(vector x, vector shifted) { return (vector)((nvector)x - ((nvector)shifted << MANTISSA_BITS)); }
+INLINE vector power_of_two(vector shifted) { return scale_up(splat(1), shifted); }
+INLINE vector power_of_half(vector shifted) { return scale_down(splat(1), shifted); }
 
 /* x - n ln 2. */
 INLINE vector reduce(vector x, vector shifted) {
@@ -98,7 +97,7 @@ INLINE vector exponential(vector x) {
     const real highest = REAL_BITS == 32 ? 0x1.62e42ep+6 : 0x1.62e42fefa39efp+9;  /* of the largest number */
     vector shifted = round_exponent(x);
     vector mantissa = exponential_minus_one_near_zero(reduce(x, shifted)) + splat(1);
-    ivector result = (bits_of(mantissa) + (bits_of(shifted) << MANTISSA_BITS)) & (x >= splat(lowest));
+    ivector result = bits_of(scale_up(mantissa, shifted)) & (x >= splat(lowest));
     return choose(x <= splat(highest), from_bits(result), x * splat(INFINITE));
 }
 
@@ -142,7 +141,7 @@ INLINE vector exponential_minus_one(vector x) {
     ivector near_zero = absolute(bounded) < splat(0.5);
     vector shifted = choose(near_zero, splat(ROUNDER), round_exponent(bounded));
     vector q = exponential_minus_one_relative(reduce(bounded, shifted));
-    vector half = from_bits((bits_of(shifted) << MANTISSA_BITS) + bits_of(splat(0.5)));
+    vector half = scale_up(splat(0.5), shifted);
     vector result = multiply_add(half, q, half - splat(0.5));
     return also_sign_of(choose(near_zero, q, result + result), x);
 }
@@ -258,7 +257,7 @@ INLINE vector silu(vector x) {
     vector magnitude = at_most(absolute(x), splat(REAL_BITS == 32 ? 105 : 726)); /* there it comes out as zero */
     vector shifted = round_exponent(magnitude);
     vector q = exponential_minus_one_near_zero(reduce(magnitude, shifted));
-    vector scaled = from_bits(bits_of(splat(0x1p24)) - (bits_of(shifted) << MANTISSA_BITS));
+    vector scaled = scale_down(splat(0x1p24), shifted);
     vector sum = multiply_add(scaled, splat(0x1p-24), q) + splat(1);
     return multiply_add(magnitude * scaled / sum, splat(-0x1p-24), at_least(x, splat((real)-0.0)));
 }
