@@ -99,12 +99,12 @@ class Group:
             taken = self._slice(run, done, wanted)
             self._pace.note(wanted, time.perf_counter() - begun)
             if (taken < wanted).any():
-                for i in np.flatnonzero(taken < wanted):
+                for i in np.flatnonzero(taken < wanted).tolist():
                     self._not_finite(run, i, done + int(taken[i]), start)
                 run = run.only(taken == wanted)
             done += wanted
         finite = np.isfinite(fit.ensemble._parameters[self.members[run.rows]]).all(axis=1)
-        for i in np.flatnonzero(~finite):
+        for i in np.flatnonzero(~finite).tolist():
             self._not_finite(run, i, n_steps - 1, start)
         run = run.only(finite)
         self.members = self.members[run.rows]

@@ -194,7 +194,8 @@ class PlanTable:
         self._addresses = rows_of(self._records)
 
     def addresses_of(self, members: np.ndarray) -> np.ndarray:
-        return self._addresses[members]
+        addresses: np.ndarray = self._addresses[members]
+        return addresses
 
 
 def rows_of(array: np.ndarray) -> np.ndarray:
