@@ -9,9 +9,6 @@ enum {
     BLOCK_ROWS = 192,
     BLOCK_DEPTH = 1280 / sizeof(real),
     STREAMED_COLUMNS = 256, /* one example goes through layers from here on row by row */
-    /* a column of b is packed for so many rows, if its lines lie on more pages than the first table of addresses holds:
-     * 5-8 % on layers 800 to 1024 wide */
-    PACKED_ROWS = 48, PACKED_BYTES = 64 * 4096,
 };
 
 INLINE int64_t whole_vectors(int64_t n) { return (n + LANES - 1) / LANES; }
@@ -43,17 +40,8 @@ static void dense_forward_row(const fastmlp_layer *layer, const real *x, const r
     }
 }
 
-/* A few vectors of each of some rows, one row after the other. */
-static const real *pack_column(int64_t rows, int64_t vectors, const real *b, int64_t leading, real *packed) {
-    real *to = packed;
-    for (int64_t k = 0; k < rows; k++, b += leading, to += vectors * LANES)
-        for (int64_t j = 0; j < vectors; j++) store(to + j * LANES, load(b + j * LANES));
-    return packed;
-}
-
-/* z = f(x W^T + b) over some rows. With `factor` (leading as z) f'(z) is kept there. `column` is what may be overwritten:
- * a column of b. */
-static void dense_forward(int64_t all_rows, const fastmlp_layer *layer, int64_t activation, const real *x, int64_t x_leading, const real *parameters, real *z, real *factor, real *column) {
+/* z = f(x W^T + b) over some rows. With `factor` (leading as z) f'(z) is kept there. */
+static void dense_forward(int64_t all_rows, const fastmlp_layer *layer, int64_t activation, const real *x, int64_t x_leading, const real *parameters, real *z, real *factor) {
     const int64_t leading = layer->leading, vectors = whole_vectors(layer->n_out);
     if (all_rows == 1 && layer->n_out >= STREAMED_COLUMNS) {
         dense_forward_row(layer, x, parameters, z);
@@ -67,18 +55,15 @@ static void dense_forward(int64_t all_rows, const fastmlp_layer *layer, int64_t 
         const int64_t rows = row.to - row.from;
         for (int64_t d = 0; d < depth_blocks; d++) {
             const range k = part_of(layer->n_in, depth_blocks, d, UNROLLED);
-            const int64_t depth = k.to - k.from;
-            const int is_packed = rows >= PACKED_ROWS && depth * leading * (int64_t)sizeof(real) > PACKED_BYTES;
             for (int64_t j = 0, step; j < vectors; j += step) {
                 step = next_tile_vectors(rows, vectors - j);
                 const real *b = parameters + k.from * leading + j * LANES;
                 real *c = z + row.from * leading + j * LANES;
                 multiply(ROWS_OF_A, rows, step, &(product){
                     .a = x + row.from * x_leading + k.from, .a_stride = x_leading,
-                    .b = is_packed ? pack_column(depth, step, b, leading, column) : b, .b_row = is_packed ? step * LANES : leading,
-                    .next = b + step * LANES, .next_row = leading, .next_rows = depth,
+                    .b = b, .b_row = leading, .next = b + step * LANES, .next_row = leading, .next_rows = k.to - k.from,
                     .start = d == 0 ? parameters + layer->n_in * leading + j * LANES : c, .start_row = d == 0 ? 0 : leading,
-                    .c = c, .c_row = leading, .depth = depth,
+                    .c = c, .c_row = leading, .depth = k.to - k.from,
                 });
                 if (d + 1 < depth_blocks) continue;
                 if (factor) activate_rows_keeping_factor(activation, rows, step, c, factor + row.from * leading + j * LANES, leading);

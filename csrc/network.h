@@ -66,7 +66,7 @@ static void network_forward(network *net, int64_t first, int64_t block_rows, int
         const int64_t skipped = mine.from * layer->leading;
         real *z = output_of(net, layer) + skipped;
         real *factor = dropout_step != INFERENCE && layer->factor >= 0 ? net->workspace + layer->factor + skipped : NULL;
-        dense_forward(rows, layer, is_last ? IDENTITY : layer->activation, x, x_leading, net->parameters + layer->parameters, z, factor, column_of(net));
+        dense_forward(rows, layer, is_last ? IDENTITY : layer->activation, x, x_leading, net->parameters + layer->parameters, z, factor);
         if (dropout_step >= 0 && layer->dropout_from > 0)
             drop_rows(plan->seed, dropout_step, l + 1, layer, batch_row + mine.from, rows, z, factor);
         x = z;

@@ -44,8 +44,6 @@ from fastmlp._backends._numba._vector import (
 BLOCK_ROWS = 192
 BLOCK_DEPTH_BYTES = 1280
 STREAMED_COLUMNS = 256  # one example goes through layers from here on row by row
-PACKED_ROWS = 48  # csrc/dense.h has the reason
-PACKED_BYTES = 64 * 4096
 
 
 @inline
@@ -113,15 +111,6 @@ def dense_forward_row(layer: Layer, x: Reals, parameters: Reals, z: Reals) -> No
 
 
 @kernel
-def pack_column(rows: int, vectors: int, b: Reals, leading: int, packed: Reals) -> Reals:
-    """A few vectors of each of some rows, one row after the other."""
-    for k in range(rows):
-        for j in range(vectors):
-            store(packed + (k * vectors + j) * lanes(b), load(b + (k * leading + j * lanes(b))))
-    return packed
-
-
-@kernel
 def dense_forward(
     all_rows: int,
     layer: Layer,
@@ -131,10 +120,8 @@ def dense_forward(
     parameters: Reals,
     z: Reals,
     factor: Reals,
-    column: Reals,
 ) -> None:
-    """z = f(x W^T + b) over some rows. With ``factor`` (leading as z) f'(z) is kept there. ``column`` is what may be
-    overwritten: a column of b."""
+    """z = f(x W^T + b) over some rows. With ``factor`` (leading as z) f'(z) is kept there."""
     leading = layer.leading
     vectors = whole_vectors(layer.n_out, x)
     bias = parameters + layer.n_in * leading
@@ -153,7 +140,6 @@ def dense_forward(
         for d in range(depth_blocks):
             k, k_end = part_of(layer.n_in, depth_blocks, d, UNROLLED)
             depth = k_end - k
-            is_packed = rows >= PACKED_ROWS and depth * leading * size_of_real(x) > PACKED_BYTES
             j = 0
             while j < vectors:
                 step = next_tile_vectors(rows, vectors - j)
@@ -162,9 +148,7 @@ def dense_forward(
                 c = z + (row * leading + at)
                 p = product(
                     a=x + (row * x_leading + k), a_stride=x_leading,
-                    b=pack_column(depth, step, b, leading, column) if is_packed else b,
-                    b_row=step * lanes(x) if is_packed else leading,
-                    next=b + step * lanes(x), next_row=leading, next_rows=depth,
+                    b=b, b_row=leading, next=b + step * lanes(x), next_row=leading, next_rows=depth,
                     start=bias + at if d == 0 else c, start_row=0 if d == 0 else leading,
                     c=c, c_row=leading, depth=depth, scale=0.0,
                 )  # fmt: skip

@@ -88,10 +88,8 @@ def forward_with_tangents(
         weights = net.parameters + layer.parameters
         z = output_of(net, layer) + skipped
         tangent = net.workspace + (d.layers[number].tangent + skipped)
-        dense_forward(rows, layer, IDENTITY, x, x_leading, weights, z, null_like(z), column_of(net))
-        dense_forward(
-            rows, layer, IDENTITY, x, x_leading, direction + layer.parameters, tangent, null_like(z), column_of(net)
-        )
+        dense_forward(rows, layer, IDENTITY, x, x_leading, weights, z, null_like(z))
+        dense_forward(rows, layer, IDENTITY, x, x_leading, direction + layer.parameters, tangent, null_like(z))
         if is_set(x_tangent):
             multiply_rows(net, rows, layer.n_in, layer.n_out, x_tangent, x_leading, weights, leading, tangent, True)
         if number < plan.n_layers - 1:

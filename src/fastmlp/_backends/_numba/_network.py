@@ -144,8 +144,7 @@ def network_forward(net: Network, first: int, block_rows: int, batch_row: int, d
         if dropout_step != INFERENCE and layer.factor >= 0:
             factor = net.workspace + (layer.factor + skipped)
         activation = pick(number == plan.n_layers - 1, IDENTITY, layer.activation)
-        weights = net.parameters + layer.parameters
-        dense_forward(rows, layer, activation, x, x_leading, weights, z, factor, column_of(net))
+        dense_forward(rows, layer, activation, x, x_leading, net.parameters + layer.parameters, z, factor)
         if dropout_step >= 0 and layer.dropout_from > 0:
             drop_rows(plan.seed, dropout_step, number + 1, layer, batch_row + begin, rows, z, factor)
         x = z
