@@ -1,7 +1,7 @@
 """MLP, the network: its construction, what can be computed with it, copies and files.
 
-Its parameters are read and written in _parametrized.py, its derivatives computed in _differentiable.py; training loops
-stand in _fit.py and _optimizers.py, the arithmetic in _backends.
+Its parameters are read and written in _parametrized.py, its derivatives computed in _differentiable.py, the forms in which
+it goes elsewhere made in _portable.py; training loops stand in _fit.py and _optimizers.py, the arithmetic in _backends.
 """
 
 import copy
@@ -29,21 +29,19 @@ from fastmlp._checks import (
 from fastmlp._differentiable import Differentiable
 from fastmlp._initializers import Initializer, initialize
 from fastmlp._layout import Layout
-from fastmlp._numbers import check_flag, check_whole
+from fastmlp._numbers import check_whole
+from fastmlp._portable import Portable
 from fastmlp._quick_checks import FLOAT64, QuickChecks
 from fastmlp._row_blocks import comes_in_blocks, loss_in_blocks, row_blocks
-from fastmlp._whole_file import write_whole
 
 if TYPE_CHECKING:
     from fastmlp._checkpoint import Checkpoint
     from fastmlp._early_stopping import EarlyStopping
     from fastmlp._history import History
-    from fastmlp._jit._function import CompiledNet
     from fastmlp._optimizers import Optimizer
-    from fastmlp._predictor import Predictor
 
 
-class MLP(Differentiable):
+class MLP(Differentiable, Portable):
     """A multi-layer perceptron y_hat = f_L(W_L f_{L-1}( ... f_1(W_1 x + b_1) ... ) + b_L).
 
     Layer 0 is the input. W_l has shape (n_l, n_{l-1}), b_l has shape (n_l,). A batch X has shape
@@ -307,48 +305,6 @@ class MLP(Differentiable):
         self._engine.layer_outputs(batch, outputs)
         return tuple(output[0] for output in outputs) if single else tuple(outputs)
 
-    def jit(self, live: bool = False) -> "CompiledNet":
-        """This network as a function for compiled code, made by Numba for its architecture: docs/compiled.md.
-
-        Parameters
-        ----------
-        live : bool, default False
-            Whether it follows later changes of the parameters, instead of keeping those of now.
-
-        Returns
-        -------
-        CompiledNet
-            ``f(x, out)`` for one example, ``f.batch(X, out)``, ``f.value_and_jacobian(x, out, J)``: from Python,
-            ``@njit``, ``@cfunc`` and ``prange``.
-
-        Raises
-        ------
-        RuntimeError
-            If the numba backend cannot be used here.
-        ValueError
-            If a layer is too wide to be computed on the stack: beyond some 5,000 units.
-        """
-        from fastmlp._jit._function import compile_net
-
-        return compile_net(self._architecture, self._parameters, check_flag("live", live))
-
-    def bind(self, n: int = 1) -> "Predictor":
-        """A function that computes the outputs of ``n`` examples from buffers of its own: docs/compiled.md.
-
-        Parameters
-        ----------
-        n : int, default 1
-            1 is for a single example, of shape (n_0,).
-
-        Returns
-        -------
-        Predictor
-            ``p.x[:] = ...; p()``, or ``p(x)``; for one thread at a time. It follows the network's parameters.
-        """
-        from fastmlp._predictor import bind
-
-        return bind(self._engine, n, self._architecture)
-
     # --- losses ---
 
     def penalty(self) -> float:
@@ -572,50 +528,3 @@ class MLP(Differentiable):
             for name, parameters in _files.named(net._weights, net._biases).items():
                 file.read_into(parameters, name)
         return net
-
-    # --- other forms; fastmlp.interop has PyTorch ---
-
-    def export_c(self, path: str | os.PathLike[str], name: str = "mlp") -> None:
-        """Write the network as one C99 file with its parameters: ``NAME_forward(x, y)`` for one example.
-
-        It needs nothing but the standard library, and allocates nothing. The comment at its top tells how to compile
-        it and its test. With fused multiply-add its outputs are the same bits as the compiled backends', subnormal
-        numbers excepted; without, they agree within rounding.
-
-        Parameters
-        ----------
-        path : path
-            The file; it is replaced as a whole or not at all.
-        name : str, default "mlp"
-            Stands in front of everything that the file defines.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If ``name`` is no identifier of C that begins with a letter, or too long.
-        """
-        from fastmlp._export import c_source
-
-        pieces = c_source.c_source(self, name)
-        write_whole(check_path("path", path), (piece.encode() for piece in pieces))
-
-    def to_onnx(self, path: str | os.PathLike[str]) -> None:
-        """Write the network in the ONNX format (operator set 17): input ``X`` (n, n_0), output ``Y`` (n, n_L).
-
-        The number of examples n is free. The onnx package is not needed.
-
-        Parameters
-        ----------
-        path : path
-            The file; it is replaced as a whole or not at all.
-
-        Raises
-        ------
-        ValueError
-            If the parameters take 2 GB or more, which is the most that the format holds.
-        """
-        from fastmlp._export import onnx_file
-
-        activations = (*self.activations, self.output_activation)
-        model = onnx_file.onnx_model(list(zip(self._weights, self._biases)), activations)
-        write_whole(check_path("path", path), [model])
