@@ -1,7 +1,8 @@
 """MLP, the network: its construction, what can be computed with it, copies and files.
 
-Its parameters are read and written in _parametrized.py, its derivatives computed in _differentiable.py, the forms in which
-it goes elsewhere made in _portable.py; training loops stand in _fit.py and _optimizers.py, the arithmetic in _backends.
+Its parameters are read and written in _parametrized.py, its derivatives computed in _differentiable.py, the forms in
+which it goes elsewhere made in _portable.py; training loops stand in _fit.py and _optimizers.py, the arithmetic in
+_backends.
 """
 
 import copy
