@@ -111,7 +111,7 @@ INLINE void accumulate(vector *sum, vector a, vector b) {
 
 /* The same with b in memory, aligned: one instruction where a load and a product are two. */
 INLINE void accumulate_from(vector *sum, vector a, const real *b) {
-#if defined(__x86_64__) && HAS_FMA
+#if defined(__x86_64__) && HAS_FMA && !defined(VECTORS_IN_HALVES)
 #if REAL_BITS == 32
     __asm__("vfmadd231ps %1, %2, %0" : "+v"(*sum) : "m"(*(const vector *)b), "v"(a));
 #else
