@@ -40,7 +40,7 @@ class Blocks(NamedTuple):
         return np.concatenate([place.start + rows for place, rows in self.walk(seed)])
 
 
-def draw_seed(rng: np.random.Generator) -> int:
+def draw_seed(rng: "np.random.Generator") -> int:
     """What an epoch's order is made from."""
     return int(rng.integers(2**63))
 

@@ -10,7 +10,6 @@ from fastmlp._architecture import Architecture
 from fastmlp._checks import check_path
 from fastmlp._numbers import check_flag
 from fastmlp._parametrized import Parametrized
-from fastmlp._whole_file import write_whole
 
 if TYPE_CHECKING:
     from fastmlp._backends._engine import Engine
@@ -87,6 +86,7 @@ class Portable(Parametrized):
         """
         from fastmlp._export import c_source
         from fastmlp._mlp import MLP
+        from fastmlp._whole_file import write_whole
 
         assert isinstance(self, MLP)
         pieces = c_source.c_source(self, name)
@@ -108,6 +108,7 @@ class Portable(Parametrized):
             If the parameters take 2 GB or more, which is the most that the format holds.
         """
         from fastmlp._export import onnx_file
+        from fastmlp._whole_file import write_whole
 
         activations = (*self._architecture.activations, self._architecture.output_activation)
         model = onnx_file.onnx_model(list(zip(self._weights, self._biases)), activations)
