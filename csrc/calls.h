@@ -28,7 +28,7 @@ void fastmlp_member_losses(int64_t kernels, int64_t members, int64_t count, int6
 /* The same with all the arguments in a fastmlp_call, for calls that are made again and again: to convert an argument
  * takes Python as long as a small net takes for its answer. The examples of forward's are contiguous, of the net's dtype. */
 void fastmlp_forward_call(int64_t call, int64_t logits);
-/* With logits 0; Python passes one argument in 70 ns less than two. */
+/* With logits 0: one argument less for Python to pass. */
 void fastmlp_predict_call(int64_t call);
 double fastmlp_step_call(int64_t call, int64_t dropout_step);
 #endif

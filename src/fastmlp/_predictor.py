@@ -84,7 +84,7 @@ class Predictor(partial[np.ndarray]):
 
 
 def _function(run: _Run, place: np.ndarray, y: np.ndarray) -> Callable[..., np.ndarray]:
-    call, (argument,) = run.func, run.args  # called directly: 15 ns less
+    call, (argument,) = run.func, run.args  # called directly
     copy, shape, dtype = y.copy, place.shape, place.dtype
     # To assign to a memoryview checks dtype and shape on the way: 100 ns, where asking for them first takes 180.
     memory: Any = place.data if place.ndim == 1 else None
