@@ -122,7 +122,7 @@ def torch_ways(workload: Workload) -> dict[str, dict[str, Way]]:
         "torch.func forward": {
             JACOBIAN: partial(func.vmap(func.jacfwd(forward)), X),
             JVP: lambda: func.jvp(forward, (X,), (T,))[1],
-            HVP: lambda: func.jvp(lambda p: func.grad(loss)(p, X, y), (parameters,), (V,))[1],
+            # not HVP: PyTorch 2.13 raises where a gradient's views meet tangents that are zero
         },
     }
 
