@@ -63,7 +63,7 @@ static real inner_product(int64_t n, const real *p, const real *t) {
     for (int64_t j = 0; j < n; j += LINE_LANES)
         for (int g = 0; g < LINE_VECTORS; g++)
             sum.part[g] = multiply_add(load(p + j + g * LANES), load(t + j + g * LANES), sum.part[g]);
-    return line_sum(&sum);
+    return line_sum(sum);
 }
 
 /* Tangents of the logits, some directions for each example, become tangents of the outputs. */

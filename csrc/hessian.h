@@ -34,7 +34,7 @@ static void bend_cross_entropy(const fastmlp_examples *e, int64_t row, int64_t n
         line sum = line_of(0);
         for (int64_t j = 0; j < whole_lines(n) * LINE_LANES; j += LINE_LANES)
             for (int g = 0; g < LINE_VECTORS; g++) sum.part[g] += load(target + j + g * LANES);
-        weight = line_sum(&sum);
+        weight = line_sum(sum);
     }
     const vector mean = splat(inner_product(n, p, t)), factor = splat(scale), total = splat(weight);
     const real of_class = is_class ? p[*(const int64_t *)(e->y + row * e->y_row)] : 0;

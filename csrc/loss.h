@@ -14,12 +14,21 @@ INLINE line line_of(real x) {
 }
 
 /* The upper half of the lanes is added to the lower half until one is left. */
-static real line_sum(const line *l) {
-    real lane[LINE_LANES] __attribute__((aligned(64)));
-    for (int g = 0; g < LINE_VECTORS; g++) store(lane + g * LANES, l->part[g]);
-    for (int width = LINE_LANES / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++) lane[i] += lane[i + width];
-    return lane[0];
+INLINE real line_sum(line l) {
+    UNROLL
+    for (int width = LINE_VECTORS / 2; width > 0; width /= 2)
+        UNROLL
+        for (int g = 0; g < width; g++) l.part[g] += l.part[g + width];
+    vector x = l.part[0];
+    UNROLL
+    for (int width = LANES; width > 1; width /= 2) x = zip_lower(x, x) + zip_upper(x, x);
+    return x[0];
+}
+
+INLINE real largest_lane(vector x) {
+    UNROLL
+    for (int width = LANES; width > 1; width /= 2) x = at_least(zip_lower(x, x), zip_upper(x, x));
+    return x[0];
 }
 
 static const integer lane_numbers[16] __attribute__((aligned(64))) = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -32,28 +41,24 @@ INLINE ivector real_lanes(int64_t left) {
 
 INLINE int64_t whole_lines(int64_t n) { return (n + LINE_LANES - 1) / LINE_LANES; }
 
+/* A vector of n logits from the one in place j on; minus infinity in padding. */
+INLINE vector logits_of_row(const real *z, int64_t n, int64_t j) { return choose(real_lanes(n - j), load(z + j), splat(-INFINITE)); }
+
 /* z becomes exp(z - max z), padding zero; returns the sum, and in *largest the maximum. */
 static real exponentials_of_row(real *z, int64_t n, real *largest) {
     const int64_t padded = whole_lines(n) * LINE_LANES;
-    for (int64_t j = n; j < padded; j++) z[j] = (real)-__builtin_inf();
-    vector most = load(z);
-    for (int64_t j = LANES; j < padded; j += LANES) {
-        const vector x = load(z + j);
-        most = choose(x > most, x, most);
-    }
-    real lane[LANES] __attribute__((aligned(64))), top;
-    store(lane, most);
-    top = lane[0];
-    for (int i = 1; i < LANES; i++) top = lane[i] > top ? lane[i] : top;
+    vector most = logits_of_row(z, n, 0);
+    for (int64_t j = LANES; j < padded; j += LANES) most = at_least(most, logits_of_row(z, n, j));
+    const real top = largest_lane(most);
     line sum = line_of(0);
     for (int64_t j = 0; j < padded; j += LINE_LANES)
         for (int g = 0; g < LINE_VECTORS; g++) {
-            const vector e = exponential(load(z + j + g * LANES) - splat(top));
+            const vector e = exponential(logits_of_row(z, n, j + g * LANES) - splat(top));
             store(z + j + g * LANES, e);
             sum.part[g] += e;
         }
     *largest = top;
-    return line_sum(&sum);
+    return line_sum(sum);
 }
 
 /* The logits of one row become probabilities. */
@@ -107,7 +112,7 @@ INLINE real element_row(const int64_t loss, int64_t activation, real *z, const r
             sum.part[g] += choose(inside, value, zero);
             if (with_gradient) store(z + at, choose(inside, slope * splat(scale), zero));
         }
-    return line_sum(&sum);
+    return line_sum(sum);
 }
 
 /* Cross-entropy of one row is log(sum) * weight - gap: the logarithms are taken together afterwards. */
@@ -141,11 +146,11 @@ static cross_entropy_parts cross_entropy_of_probabilities(real *z, const real *y
             weight.part[g] += target;
             gap.part[g] = choose(target == zero, gap.part[g], multiply_add(target, d, gap.part[g]));
         }
-    const real total = line_sum(&weight);
+    const real total = line_sum(weight);
     if (with_gradient)
         for (int64_t j = 0; j < n; j += LANES)
             store(z + j, (load(z + j) / splat(sum) * splat(total) - load(y + j)) * splat(scale));
-    return (cross_entropy_parts){sum, total, line_sum(&gap)};
+    return (cross_entropy_parts){sum, total, line_sum(gap)};
 }
 
 /* One row of targets as reals, padding zero. */
@@ -213,7 +218,7 @@ static void chain_output_rows(const fastmlp_layer *layer, int64_t rows, const re
             for (int64_t j = 0; j < n; j += LINE_LANES)
                 for (int g = 0; g < LINE_VECTORS; g++)
                     sum.part[g] = multiply_add(load(logits + j + g * LANES), load(target + j + g * LANES), sum.part[g]);
-            mean = splat(line_sum(&sum));
+            mean = splat(line_sum(sum));
         }
         for (int64_t j = 0; j < n; j += LANES) {
             const vector x = load(logits + j), d = load(target + j);

@@ -125,8 +125,8 @@ static double penalty_of(const fastmlp_plan *plan) {
                     absolute_sum.part[g] += absolute(w);
                     square_sum.part[g] = multiply_add(w, w, square_sum.part[g]);
                 }
-            absolutes += (double)line_sum(&absolute_sum);
-            squares += (double)line_sum(&square_sum);
+            absolutes += (double)line_sum(absolute_sum);
+            squares += (double)line_sum(square_sum);
         }
     }
     return plan->l1 * absolutes + plan->l2 / 2 * squares;
@@ -145,7 +145,7 @@ static double norm_of(const fastmlp_plan *plan, const real *gradients) {
                     const vector d = load(row + j + g * LANES);
                     sum.part[g] = multiply_add(d, d, sum.part[g]);
                 }
-            squares += (double)line_sum(&sum);
+            squares += (double)line_sum(sum);
         }
     }
     return __builtin_sqrt(squares);

@@ -40,9 +40,14 @@ INLINE void tile_step(const tile_kind kind, const int rows, const int vectors, c
     for (int j = 0; j < vectors; j++) row[j] = load(b + j * LANES);
     UNROLL
     for (int i = 0; i < rows; i++) {
-        const vector x = splat(kind == COLUMNS_OF_A ? a[0][i] : *moved(a[i / POINTER_ROWS], i % POINTER_ROWS * a_bytes));
+        const real *x = kind == COLUMNS_OF_A ? a[0] + i : moved(a[i / POINTER_ROWS], i % POINTER_ROWS * a_bytes);
+        if (vectors == 1) {
+            accumulate_scalar(&sum[i][0], x, row[0]);
+            continue;
+        }
+        const vector spread = splat(*x);
         UNROLL
-        for (int j = 0; j < vectors; j++) accumulate(&sum[i][j], x, row[j]);
+        for (int j = 0; j < vectors; j++) accumulate(&sum[i][j], spread, row[j]);
     }
 }
 

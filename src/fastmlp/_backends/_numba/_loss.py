@@ -77,23 +77,27 @@ def padded_row(n: int, like: Reals) -> int:
     return (n + line_lanes(like) - 1) & ~(line_lanes(like) - 1)
 
 
+@inline
+def logits_of_row(z: Reals, n: int, j: int) -> Vector:
+    """A vector of n logits from the one in place j on; minus infinity in padding."""
+    return choose(real_lanes(n - j, z), load(z + j), splat(-INFINITY, z))
+
+
 @kernel
 def exponentials_of_row(z: Reals, n: int) -> tuple[float, float]:
     """z becomes exp(z - max z), padding zero; returns the sum and the maximum."""
     padded = padded_row(n, z)
-    for j in range(n, padded):
-        z[j] = as_real(-INFINITY, z)
-    most = load(z)
+    most = logits_of_row(z, n, 0)
     for j in range(lanes(z), padded, lanes(z)):
-        x = load(z + j)
+        x = logits_of_row(z, n, j)
         most = choose(x > most, x, most)
     top = largest_lane(most)
-    total = line_of(0, z)
-    for j in range(0, padded, line_lanes(z)):
-        e = exponential(load_line(z + j) - splat(top, total))
-        store_line(z + j, e)
-        total = total + e
-    return line_sum(total), top
+    total = line_buffer(z)
+    for j in range(0, padded, lanes(z)):
+        e = exponential(logits_of_row(z, n, j) - splat(top, z))
+        store(z + j, e)
+        add_to_line(total, j, e)
+    return line_sum(load_line(total)), top
 
 
 @kernel
