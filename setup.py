@@ -4,8 +4,11 @@ import atexit
 import os
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from setuptools import setup
+from setuptools.command.build_ext import build_ext
 
 on_msvc = sysconfig.get_platform().startswith("win")  # its compiler lacks the vector extensions of gcc and clang
 if on_msvc and os.environ.get("FASTMLP_REQUIRE_C") == "1":
@@ -15,7 +18,24 @@ if on_msvc and os.environ.get("FASTMLP_REQUIRE_C") == "1":
 build_folder = tempfile.TemporaryDirectory(prefix="fastmlp-build-")
 atexit.register(build_folder.cleanup)
 
+
+class ParallelBuild(build_ext):
+    """Compiles as many files at once as there are processors; setuptools does so with whole extensions only."""
+
+    def build_extensions(self):
+        compile_some = self.compiler.compile
+
+        def compile_all(sources, **settings):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = pool.map(partial(compile_some, **settings), ([source] for source in sources))
+                return [path for paths in objects for path in paths]
+
+        self.compiler.compile = compile_all
+        super().build_extensions()
+
+
 setup(
+    cmdclass={"build_ext": ParallelBuild},
     cffi_modules=[] if on_msvc else ["csrc/build_fastmlp.py:ffibuilder"],
     options={"build": {"build_base": build_folder.name}},
 )

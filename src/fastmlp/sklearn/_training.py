@@ -164,9 +164,9 @@ class Training:
             return None
         orders = np.empty((epochs, self._batches.n), dtype=np.int64)
         for order in orders:
-            places = np.arange(self._batches.n)
-            self._rng.shuffle(places)
-            self._order = order[:] = self._order[places]
+            order[:] = self._order
+            self._rng.shuffle(order)
+            self._order = order
         return orders.ravel()
 
     def _steps(self, order: np.ndarray | None, sums: np.ndarray) -> np.ndarray:

@@ -53,7 +53,6 @@ from fastmlp._backends._numba._vector import (
     splat,
     splat_integer,
     store,
-    store_line,
     with_sign_of,
 )
 

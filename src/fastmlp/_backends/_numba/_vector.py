@@ -230,11 +230,6 @@ def store_loose(pointer: Any, vector: Any) -> Any:
 
 
 @primitive
-def store_line(pointer: Any, line: Any) -> Any:
-    return _store(line, 64) if line == _line_of(pointer.target) else None
-
-
-@primitive
 def prefetch(pointer: Any) -> Any:
     return types.void, emit_prefetch
 
