@@ -25,7 +25,11 @@ void fastmlp_hvp(int64_t kernels, int64_t plan, int64_t derivatives, int64_t wor
 void fastmlp_train_members(int64_t kernels, int64_t members, int64_t count, int64_t workspace);
 void fastmlp_member_losses(int64_t kernels, int64_t members, int64_t count, int64_t n, int64_t workspace);
 
-/* The same with all the arguments in a fastmlp_call, for calls that are made again and again: to convert an argument
+/* `count` permutations of 0 .. n - 1 one after the other, n up to 2^31; see orders.c for the generator. Returns 0, and has
+ * done nothing, where there are no numbers of 128 bits. */
+int64_t fastmlp_draw_orders(int64_t generator, int64_t n, int64_t count, int64_t orders);
+
+/* Entries of a table with all the arguments in a fastmlp_call, for calls that are made again and again: to convert an argument
  * takes Python as long as a small net takes for its answer. The examples of forward's are contiguous, of the net's dtype. */
 void fastmlp_forward_call(int64_t call, int64_t logits);
 /* With logits 0: one argument less for Python to pass. */

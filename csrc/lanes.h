@@ -180,6 +180,13 @@ static void gather_lanes(const lanes *t, int64_t first, int64_t rows) {
                 for (int j = 0; j < LANES; j++) store(x + (k + j) * LANES, features[j]);
                 continue;
             }
+            if (is_direct) {
+                UNROLL
+                for (int lane = 0; lane < LANES; lane++) features[lane] = load_part((const real *)from[lane] + k, n);
+                transpose_lanes(features);
+                for (int64_t j = 0; j < n; j++) store(x + (k + j) * LANES, features[j]);
+                continue;
+            }
             real part[LANES][LANES] __attribute__((aligned(64))) = {{0}};
             for (int lane = 0; lane < LANES; lane++) {
                 convert_row(part[lane], from[lane] + k * e->x_column, e->x_column, e->x_type, n);

@@ -31,14 +31,6 @@ INLINE real largest_lane(vector x) {
     return x[0];
 }
 
-static const integer lane_numbers[16] __attribute__((aligned(64))) = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-
-/* All ones in the lanes of real outputs, zero in padding; `left` outputs begin at the vector's first lane. */
-INLINE ivector real_lanes(int64_t left) {
-    const ivector number = *(const ivector *)lane_numbers;
-    return number < (integer)smaller(left, LANES) - (ivector){0};
-}
-
 INLINE int64_t whole_lines(int64_t n) { return (n + LINE_LANES - 1) / LINE_LANES; }
 
 /* A vector of n logits from the one in place j on; minus infinity in padding. */

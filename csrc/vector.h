@@ -59,6 +59,14 @@ INLINE vector splat(real x) { return x - (vector){0}; } /* keeps -0, and compile
 INLINE ivector bits_of(vector x) { return (ivector)x; }
 INLINE vector from_bits(ivector x) { return (vector)x; }
 
+static const integer lane_numbers[16] __attribute__((aligned(64))) = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+/* All ones in the lanes of real elements, zero in padding; `left` elements begin at the vector's first lane. */
+INLINE ivector real_lanes(int64_t left) {
+    const ivector number = *(const ivector *)lane_numbers;
+    return number < (integer)smaller(left, LANES) - (ivector){0};
+}
+
 /* HAS_FMA is 1 where multiply_add rounds once; results then have the same bits on every instruction set. */
 #if defined(__x86_64__) && VECTOR_BYTES >= 32 || defined(__aarch64__)
 #define HAS_FMA 1
@@ -82,6 +90,19 @@ INLINE vector from_bits(ivector x) { return (vector)x; }
 #define X86(op) _mm_##op##_pd
 #endif
 #endif
+
+/* The first n lanes from memory, zero in the others: nothing beyond is read. */
+INLINE vector load_part(const real *p, int64_t n) {
+#if defined(__x86_64__) && VECTOR_BYTES == 64 && !defined(VECTORS_IN_HALVES)
+    return (vector)X86(maskz_loadu)((1u << n) - 1, p);
+#elif defined(__x86_64__) && VECTOR_BYTES == 32
+    return (vector)X86(maskload)(p, (__m256i)real_lanes(n));
+#else
+    real part[LANES] __attribute__((aligned(64))) = {0};
+    for (int64_t j = 0; j < n; j++) part[j] = p[j];
+    return load(part);
+#endif
+}
 
 /* a * b + c, rounded once where HAS_FMA. Left to contraction, compilers choose differently. */
 INLINE vector multiply_add(vector a, vector b, vector c) {

@@ -20,7 +20,8 @@ from fastmlp._history import History
 from fastmlp._layout import LINE_BYTES
 from fastmlp._numbers import check_flag, check_whole
 from fastmlp._optimizers import Optimizer
-from fastmlp._training_data import TrainingData, draw_orders
+from fastmlp._orders import draw_orders
+from fastmlp._training_data import TrainingData
 from fastmlp._training_state import all_finite
 from fastmlp._update import Update
 
@@ -115,8 +116,9 @@ class Group:
         if not self.fit.shuffle:
             return None
         orders = np.empty((len(self.members), epochs, self.fit.data.n), dtype=np.int64)
+        ensemble = self.fit.ensemble
         for member, own in zip(self.members, orders):
-            draw_orders(self.fit.ensemble._shuffle_rngs[member], own)
+            draw_orders(ensemble._engine, ensemble._shuffle_rngs[member], own)
         return orders.reshape(len(orders), -1)
 
     def _tables(self, epochs: int) -> np.ndarray:

@@ -118,7 +118,7 @@ class Training:
             self.guard.keep()
         if self.savers and self.rng is not None:
             self._order_state = self.rng.bit_generator.state
-        order = self.data.draw_order(self.rng, epochs)
+        order = self.data.draw_order(self.net._engine, self.rng, epochs)
         losses = np.empty(epochs * self.data.steps_per_epoch)
         losses[: len(begun)] = begun
         self._steps(order, losses, len(begun))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastmlp._architecture import Architecture
-from fastmlp._backends._engine import Examples, Schedule
+from fastmlp._backends._engine import Engine, Examples, Schedule
 from fastmlp._block_order import Blocks, draw_seed
 from fastmlp._checks import KERNEL_DTYPES, is_sliced, is_sparse
 from fastmlp._row_blocks import rows_of, targets_reader, weights_reader
@@ -49,7 +49,7 @@ class SlicedData(TrainingData):
             self._targets(place)
             self._weights(place)
 
-    def draw_order(self, rng: np.random.Generator | None, epochs: int) -> np.ndarray | None:
+    def draw_order(self, engine: Engine, rng: np.random.Generator | None, epochs: int) -> np.ndarray | None:
         return None if rng is None else np.array([draw_seed(rng) for _ in range(epochs)])
 
     def read(

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp._backends._engine import Examples, Schedule
+from fastmlp._backends._engine import Engine, Examples, Schedule
 from fastmlp._block_order import Blocks, draw_seed
+from fastmlp._orders import draw_orders
 from fastmlp._training_state import all_finite
 
 # Converted rows stay in the cache between the conversion and the step that reads them.
@@ -64,16 +65,14 @@ class TrainingData:
                 ).tolist()
         return means
 
-    def draw_order(self, rng: np.random.Generator | None, epochs: int) -> np.ndarray | None:
+    def draw_order(self, engine: Engine, rng: np.random.Generator | None, epochs: int) -> np.ndarray | None:
         """The order of the examples in each of some epochs, one after the other: (epochs * n,) in int64."""
         if rng is None:
             return None
         if self.blocks is not None:
             return np.concatenate([self.blocks.order(draw_seed(rng)) for _ in range(epochs)])
-        if epochs == 1:
-            return rng.permutation(self.n).astype(np.int64, copy=False)
         orders = np.empty((epochs, self.n), dtype=np.int64)
-        draw_orders(rng, orders)
+        draw_orders(engine, rng, orders)
         return orders.reshape(-1)
 
     def read(
@@ -94,13 +93,6 @@ class TrainingData:
         n_steps = min(n_steps, self.steps_per_epoch - batch, self._most_converted)
         start = batch * self.batch_size
         return epoch, n_steps, start, min(start + n_steps * self.batch_size, self.n)
-
-
-def draw_orders(rng: np.random.Generator, orders: np.ndarray) -> None:
-    """``rng.permutation(n)`` for each row of ``orders`` (epochs, n): the same numbers, in less than two thirds of the
-    time where n is small."""
-    orders[...] = np.arange(orders.shape[1])
-    rng.permuted(orders, axis=1, out=orders)
 
 
 def dense(X: Any, dtype: "np.dtype") -> np.ndarray:

@@ -49,6 +49,7 @@ class Kernels(Protocol):
         self, plan: int, workspace: int, examples: int, schedule: int, update: int, gradients: int, losses: int
     ) -> int: ...
     def step_call(self, call: int, dropout_step: int) -> float: ...
+    def draw_orders(self, generator: int, n: int, count: int, orders: int) -> int: ...
     def train_members(self, members: int, count: int, workspace: int) -> None: ...
     def member_losses(self, members: int, count: int, n: int, workspace: int) -> None: ...
     def derivatives(self) -> DerivativeKernels: ...
@@ -167,6 +168,12 @@ def _highest_target(architecture: Architecture, y: np.ndarray) -> int | None:
     return int(np.array(highest, y.dtype).view(f"u{y.itemsize}"))
 
 
+def draw_orders(kernels: Kernels, generator: np.ndarray, orders: np.ndarray) -> bool:
+    """See DrawsOrders."""
+    count, n = orders.shape
+    return bool(kernels.draw_orders(address(generator), n, count, address(orders)))
+
+
 class CompiledEngine:
     """An engine over compiled kernels; see Engine for what each call does.
 
@@ -212,6 +219,9 @@ class CompiledEngine:
         out: np.ndarray = mine.y.copy()
         self._single_calls.append(mine)
         return out
+
+    def draw_orders(self, generator: np.ndarray, orders: np.ndarray) -> bool:
+        return draw_orders(self._kernels, generator, orders)
 
     def forward(self, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
         n = len(X)

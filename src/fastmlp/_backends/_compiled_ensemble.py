@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastmlp._architecture import Architecture
-from fastmlp._backends._compiled import Kernels
+from fastmlp._backends._compiled import Kernels, draw_orders
 from fastmlp._backends._engine import Examples, MembersSchedule, Schedule
 from fastmlp._backends._plan import (
     INFERENCE_ROWS,
@@ -62,6 +62,9 @@ class CompiledEnsemble:
         self._inference = PlanTable(self._architecture, architectures, layout, parameters, seeds, rates, training=False)
         # Of calls under way there is one for each thread.
         self._workspaces: dict[str, list[np.ndarray]] = {}
+
+    def draw_orders(self, generator: np.ndarray, orders: np.ndarray) -> bool:
+        return draw_orders(self._kernels, generator, orders)
 
     def forward(self, members: np.ndarray, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
         X = readable(X)

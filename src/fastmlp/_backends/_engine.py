@@ -76,7 +76,14 @@ class BoundForward(NamedTuple):
     memory: object
 
 
-class Engine(Protocol):
+class DrawsOrders(Protocol):
+    def draw_orders(self, generator: np.ndarray, orders: np.ndarray) -> bool:
+        """Fill each row of ``orders`` (m, n), int64 and C-contiguous, with a permutation of 0 .. n - 1, and move the
+        ``generator`` on: six words that _orders.py takes out of NumPy's PCG64. False, and nothing done, where this
+        backend leaves that to NumPy."""
+
+
+class Engine(DrawsOrders, Protocol):
     """A backend at work on one net: an Architecture, its Layout and its arena of parameters."""
 
     def forward(self, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
@@ -155,7 +162,7 @@ class MembersSchedule(NamedTuple):
     dropout_steps: np.ndarray
 
 
-class EnsembleEngine(Protocol):
+class EnsembleEngine(DrawsOrders, Protocol):
     """A backend at work on K nets alike in their layers; ``parameters`` (K, size) has the arena of each as a row.
 
     ``members`` (m,) names some of them. Of examples, ``sample_weight`` may be (K, n), a row for each member. Several

@@ -67,6 +67,9 @@ class NumpyEngine:
         self._matrices = layout.matrices(parameters)
         self._seed = seed
 
+    def draw_orders(self, generator: np.ndarray, orders: np.ndarray) -> bool:
+        return False
+
     def forward(self, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
         with np.errstate(all="ignore"):
             for block in blocks_of(len(X)):
@@ -298,6 +301,9 @@ class NumpyEnsemble:
     ) -> None:
         nets = zip(architectures, parameters, seeds.tolist(), strict=True)
         self._engines = [NumpyEngine(architecture, layout, arena, seed, 1) for architecture, arena, seed in nets]
+
+    def draw_orders(self, generator: np.ndarray, orders: np.ndarray) -> bool:
+        return False
 
     def forward(self, members: np.ndarray, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
         for member in members:

@@ -34,6 +34,7 @@ _SIGNATURES = {
     "forward_call": "void(*)(int64_t call, int64_t logits)",
     "predict_call": "void(*)(int64_t call)",
     "step_call": "double(*)(int64_t call, int64_t dropout_step)",
+    "draw_orders": "int64_t(*)(int64_t generator, int64_t n, int64_t count, int64_t orders)",
 }
 # The kernels of ensembles are an object of their own: who trains one net does not wait for them to be compiled.
 _ENSEMBLE_SIGNATURES = {
@@ -134,6 +135,7 @@ class NumbaKernels:
         self.forward_call = functions["forward_call"]
         self.predict_call = functions["predict_call"]
         self.penalty = functions["penalty"]
+        self.draw_orders = functions["draw_orders"]
 
     def derivatives(self) -> "NumbaDerivativeKernels":
         """Compiled at their first use, for not all need them."""
