@@ -107,6 +107,34 @@ INLINE real element_row(const int64_t loss, int64_t activation, real *z, const r
     return line_sum(sum);
 }
 
+INLINE double weight_of(const fastmlp_examples *e, int64_t row) { return e->sample_weight ? e->sample_weight[row] : 1.0; }
+
+/* The same where there is one output: a vector of rows at a time, to the bits of their own. */
+INLINE void element_column(const int64_t loss, int64_t activation, const fastmlp_examples *e, int64_t first, range mine, real *z, int64_t leading, int with_gradient, double factor, double *losses) {
+    const vector zero = splat(0);
+    const ivector inside = real_lanes(1);
+    for (int64_t i = mine.from; i < mine.to; i += LANES) {
+        const int64_t rows = smaller(LANES, mine.to - i);
+        double weight[LANES];
+        real scale[LANES], logit[LANES] __attribute__((aligned(64))) = {0}, target[LANES] __attribute__((aligned(64))) = {0};
+        real value[LANES] __attribute__((aligned(64))), derivative[LANES] __attribute__((aligned(64)));
+        for (int64_t j = 0; j < rows; j++) {
+            const int64_t row = example_row(e, first + i + j);
+            weight[j] = weight_of(e, row);
+            scale[j] = (real)(weight[j] * factor);
+            logit[j] = z[(i + j) * leading];
+            convert_row(target + j, e->y + row * e->y_row, e->y_column, e->y_type, 1);
+        }
+        vector slope;
+        store(value, element_loss(loss, activation, load(logit), load(target), &slope) + zero);
+        store(derivative, slope);
+        for (int64_t j = 0; j < rows; j++) {
+            losses[i + j] = weight[j] * (double)value[j];
+            if (with_gradient) store(z + (i + j) * leading, choose(inside, splat(derivative[j] * scale[j]), zero));
+        }
+    }
+}
+
 /* Cross-entropy of one row is log(sum) * weight - gap: the logarithms are taken together afterwards. */
 typedef struct {
     real sum, weight, gap;
@@ -157,10 +185,18 @@ static void loss_rows(const fastmlp_plan *plan, const fastmlp_examples *e, int64
     const fastmlp_layer *layer = plan->layers + plan->n_layers - 1;
     const int64_t n = layer->n_out, loss = plan->loss;
     const double factor = (loss == CROSS_ENTROPY ? 1.0 : loss == MSE ? 2.0 / (double)n : 1.0 / (double)n) / divisor;
+    if (n == 1) {
+        switch (loss) {
+#define CASE(LOSS, ACTIVATION) \
+    case LOSS: element_column(LOSS, ACTIVATION, e, first, mine, z, layer->leading, with_gradient, factor, losses); return;
+            CASE(BCE, SIGMOID) CASE(POISSON, EXP) CASE(MSE, layer->activation) CASE(MAE, layer->activation) CASE(HUBER, layer->activation)
+#undef CASE
+        }
+    }
     real *sum = parts, *weight = parts + plan->block_rows, *gap = weight + plan->block_rows;
     for (int64_t i = mine.from; i < mine.to; i++) {
         const int64_t row = example_row(e, first + i);
-        const double example_weight = e->sample_weight ? e->sample_weight[row] : 1.0;
+        const double example_weight = weight_of(e, row);
         const real scale = (real)(example_weight * factor);
         real *logits = z + i * layer->leading;
         if (loss == CROSS_ENTROPY) {

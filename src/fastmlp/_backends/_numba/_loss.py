@@ -152,6 +152,77 @@ def element_row(loss: int, activation: int, z: Reals, y: Reals, n: int, with_gra
     return line_sum(load_line(total))
 
 
+@inline
+def weight_of(e: Examples, row: int) -> float:
+    """Of one example."""
+    if is_set(e.sample_weight):
+        return e.sample_weight[row]
+    return 1.0
+
+
+@inline
+def element_column(
+    loss: int,
+    activation: int,
+    e: Examples,
+    first: int,
+    begin: int,
+    end: int,
+    z: Reals,
+    leading: int,
+    with_gradient: bool,
+    factor: float,
+    losses: Any,
+) -> None:
+    """The same where there is one output: a vector of rows at a time, to the bits of their own."""
+    zero = splat(0, z)
+    inside = real_lanes(1, z)
+    logit = line_buffer(z)
+    target = line_buffer(z)
+    derivative = line_buffer(z)
+    for i in range(begin, end, lanes(z)):
+        rows = smaller(lanes(z), end - i)
+        for j in range(rows):
+            logit[j] = z[(i + j) * leading]
+            convert_row(target + j, e.y + example_row(e, first + i + j) * e.y_row, e.y_column, e.y_type, 1)
+        value, slope = element_loss(loss, activation, load(logit), load(target))
+        store(logit, value + zero)
+        store(derivative, slope)
+        for j in range(rows):
+            weight = weight_of(e, example_row(e, first + i + j))
+            losses[i + j] = weight * as_double(logit[j])
+            if with_gradient:
+                scaled = derivative[j] * as_real(weight * factor, z)
+                store(z + (i + j) * leading, choose(inside, splat(scaled, z), zero))
+
+
+@kernel
+def element_column_of(
+    loss: int,
+    activation: int,
+    e: Examples,
+    first: int,
+    begin: int,
+    end: int,
+    z: Reals,
+    leading: int,
+    with_gradient: bool,
+    factor: float,
+    losses: Any,
+) -> None:
+    """element_column with the loss chosen once."""
+    if loss == BCE:
+        element_column(BCE, SIGMOID, e, first, begin, end, z, leading, with_gradient, factor, losses)
+    elif loss == POISSON:
+        element_column(POISSON, EXP, e, first, begin, end, z, leading, with_gradient, factor, losses)
+    elif loss == MSE:
+        element_column(MSE, activation, e, first, begin, end, z, leading, with_gradient, factor, losses)
+    elif loss == MAE:
+        element_column(MAE, activation, e, first, begin, end, z, leading, with_gradient, factor, losses)
+    else:
+        element_column(HUBER, activation, e, first, begin, end, z, leading, with_gradient, factor, losses)
+
+
 # Cross-entropy of one row is log(sum) * weight - gap: the logarithms are taken together afterwards.
 
 
@@ -217,14 +288,6 @@ def element_row_of(loss: int, activation: int, z: Reals, y: Reals, n: int, with_
     return element_row(HUBER, activation, z, y, n, with_gradient, scale)
 
 
-@inline
-def weight_of(e: Examples, row: int) -> float:
-    """Of one example."""
-    if is_set(e.sample_weight):
-        return e.sample_weight[row]
-    return 1.0
-
-
 @kernel
 def loss_rows(
     plan: Plan,
@@ -250,6 +313,9 @@ def loss_rows(
     loss = plan.loss
     outputs = as_double(n)
     factor = (1.0 if loss == CROSS_ENTROPY else (2.0 / outputs if loss == MSE else 1.0 / outputs)) / divisor
+    if n == 1 and loss != CROSS_ENTROPY:
+        element_column_of(loss, layer.activation, e, first, begin, end, z, layer.leading, with_gradient, factor, losses)
+        return
     sums = parts
     weights = sums + plan.block_rows
     gaps = weights + plan.block_rows
