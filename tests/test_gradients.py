@@ -81,6 +81,15 @@ def test_sample_weights_and_penalty(backend, dtype, output, loss):
     check_against_oracle(net, reference, X, y, np.array([1.0, 0.0, 2.5, -1.0, 0.5, 3.0]))
 
 
+@pytest.mark.parametrize("output, loss", [pair for pair in OUTPUTS_AND_LOSSES if pair[0] != "softmax"])
+def test_one_output(backend, dtype, output, loss):
+    """Rows around the widths of vectors, each with a weight of its own."""
+    net, reference = make_net((4, 9, 1), output_activation=output, loss=loss, dtype=dtype, backend=backend)
+    for n in (1, 2, 4, 7, 8, 9, 15, 16, 17, 33):
+        X, y = make_examples(net, n, seed=n)
+        check_against_oracle(net, reference, X, y, np.random.default_rng(n).normal(1.0, 1.0, n), scale=4)
+
+
 def test_probabilities_as_targets(backend, dtype):
     net, reference = make_net((4, 9, 3), output_activation="softmax", dtype=dtype, backend=backend)
     X, y = make_examples(net, 7, classes=False)

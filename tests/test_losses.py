@@ -19,10 +19,10 @@ def test_loss(backend, dtype, output, loss):
         assert_close(actual, oracle.loss(reference, X, y), dtype, f"{n} rows")
 
 
-@pytest.mark.parametrize("output, loss", OUTPUTS_AND_LOSSES)
-def test_weighted_loss_with_penalty(backend, dtype, output, loss):
+@pytest.mark.parametrize("output, loss, outputs", [(*pair, 3) for pair in OUTPUTS_AND_LOSSES] + [("sigmoid", "bce", 1)])
+def test_weighted_loss_with_penalty(backend, dtype, output, loss, outputs):
     net, reference = make_net(
-        (4, 5, 3), output_activation=output, loss=loss, l1=0.01, l2=0.1, dtype=dtype, backend=backend
+        (4, 5, outputs), output_activation=output, loss=loss, l1=0.01, l2=0.1, dtype=dtype, backend=backend
     )
     X, y = make_examples(net, 6)
     weight = np.array([1.0, 0.0, 2.5, -1.0, 0.5, 3.0])
