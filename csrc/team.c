@@ -1,11 +1,20 @@
 /* The pool behind team.h. Waiting threads look for a short while and then sleep: with another process on their core,
- * threads that never slept made training up to 13 times slower. */
+ * threads that never slept made training up to 13 times slower. And where waiting takes
+ * what a team saves, something else keeps a worker's core busy: for a while callers then work alone. */
 #include "team.h"
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <time.h>
 
-enum { MOST_THREADS = 64, LOOKS = 2000 }; /* 2,000 looks take 20 to 40 us */
+enum {
+    MOST_THREADS = 64,
+    LOOKS = 2000, /* these take 20 to 40 us */
+    /* in nanoseconds */
+    WATCHED = 10000000,      /* work of teams after which they are judged: longer than the pauses of an idle machine */
+    MOST_ALONE = 1000000000, /* without teams: ALONE times as long as was waited, so a twentieth is lost, up to this */
+    ALONE = 20,
+};
 
 /* A number that threads wait for. */
 typedef struct {
@@ -30,6 +39,8 @@ static struct {
     void (*job)(void *, fastmlp_member);
     void *context;
     fastmlp_team team;
+    int64_t worked, waited; /* nanoseconds of calls with a team since they were judged, and of waiting in them */
+    int64_t alone_until;    /* when teams are tried again */
 } pool = {.busy = PTHREAD_MUTEX_INITIALIZER};
 
 static void pause_briefly(void) {
@@ -56,10 +67,17 @@ static void signal_advance(signal_value *s) {
     }
 }
 
-/* Waits until the value has moved on from `old`. */
-static void signal_await(signal_value *s, int64_t old) {
+static int64_t nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * (int64_t)1000000000 + now.tv_nsec;
+}
+
+/* Waits until the value has moved on from `old`; returns for how many nanoseconds, 0 where it did not come to sleep. */
+static int64_t signal_await(signal_value *s, int64_t old) {
+    const int64_t begun = nanoseconds();
     for (int i = 0; i < LOOKS; i++) {
-        if (atomic_load_explicit(&s->value, memory_order_acquire) != old) return;
+        if (atomic_load_explicit(&s->value, memory_order_acquire) != old) return 0;
         pause_briefly();
     }
     pthread_mutex_lock(&s->lock);
@@ -67,6 +85,7 @@ static void signal_await(signal_value *s, int64_t old) {
     while (atomic_load(&s->value) == old) pthread_cond_wait(&s->changed, &s->lock);
     atomic_fetch_sub(&s->sleepers, 1);
     pthread_mutex_unlock(&s->lock);
+    return nanoseconds() - begun;
 }
 
 void fastmlp_meet(fastmlp_member member) {
@@ -76,7 +95,10 @@ void fastmlp_meet(fastmlp_member member) {
     if (atomic_fetch_add(&team->arrived, 1) + 1 == team->count) {
         atomic_store(&team->arrived, 0);
         signal_advance(&team->meetings);
-    } else signal_await(&team->meetings, meeting);
+    } else {
+        const int64_t waited = signal_await(&team->meetings, meeting);
+        if (member.index == 0) pool.waited += waited;
+    }
 }
 
 static void *work(void *argument) {
@@ -122,13 +144,25 @@ static int64_t hire(int64_t count) {
     return count < pool.n_workers + 1 ? count : pool.n_workers + 1;
 }
 
+/* Takes note of a call with a team, and after some of them decides whether they are worth it. */
+static void judge_teams(int64_t count, int64_t begun) {
+    const int64_t now = nanoseconds();
+    pool.worked += now - begun;
+    if (pool.worked < WATCHED) return;
+    /* a fifth for what no wait shows: members on one core, and caches that each other's results come from */
+    if (5 * pool.worked > 4 * count * (pool.worked - pool.waited))
+        pool.alone_until = now + (pool.waited < MOST_ALONE / ALONE ? ALONE * pool.waited : MOST_ALONE);
+    pool.worked = pool.waited = 0;
+}
+
 void fastmlp_run(int64_t count, void (*job)(void *, fastmlp_member), void *context) {
     const fastmlp_member alone = {0, 1, NULL};
     if (count <= 1 || pthread_mutex_trylock(&pool.busy) != 0) {
         job(context, alone);
         return;
     }
-    count = hire(count);
+    const int64_t begun = nanoseconds();
+    count = begun < pool.alone_until ? 1 : hire(count);
     if (count == 1) job(context, alone);
     else {
         pool.job = job;
@@ -138,7 +172,8 @@ void fastmlp_run(int64_t count, void (*job)(void *, fastmlp_member), void *conte
         const int64_t finished = atomic_load(&pool.finished.value);
         for (int64_t i = 1; i < count; i++) signal_advance(&pool.jobs[i]);
         job(context, (fastmlp_member){0, count, &pool.team});
-        signal_await(&pool.finished, finished);
+        pool.waited += signal_await(&pool.finished, finished);
+        judge_teams(count, begun);
     }
     pthread_mutex_unlock(&pool.busy);
 }

@@ -3,10 +3,11 @@
 import os
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
-from support import assert_same_bits, make_examples, make_net, run_python
+from support import assert_same_bits, make_examples, make_net, require, run_python
 
 import fastmlp
 from fastmlp import _threads
@@ -296,3 +297,17 @@ assert os.read(read, 1000) == net.parameters.tobytes()[:1000]
 print("done")
 """
     assert run_python(code).strip() == "done"
+
+
+def test_teams_whose_threads_get_no_processor_are_given_up_for_a_while():
+    """Numba's pool: a sleeping thread stands for one whose core is busy with something else."""
+    require("numba")
+    from fastmlp._backends._numba._pool import ALONE, WATCHED, Pool
+
+    pool, sizes = Pool(), []
+    pool.run(2, lambda index: time.sleep(2 * WATCHED * index), sizes.append)
+    pool.run(2, lambda index: None, sizes.append)
+    assert sizes == [2, 1]
+    time.sleep(2.5 * WATCHED * ALONE)
+    pool.run(2, lambda index: None, sizes.append)
+    assert sizes == [2, 1, 2]

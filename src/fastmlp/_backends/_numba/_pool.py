@@ -5,7 +5,9 @@ import functools
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 
 import numpy as np
@@ -41,6 +43,12 @@ class Members:
         self.addresses = [first + i * _MEMBER.itemsize for i in range(count)]
 
 
+# A thread that had a processor for less than half of the time shares it with something else: callers then work alone
+# for ALONE times as long as it went without, so that a twentieth is lost, and not half. Times are in seconds.
+NEEDED_SHARE, ALONE, MOST_ALONE = 0.5, 20, 1.0
+WATCHED = 0.01  # work of the threads after which they are judged: longer than the pauses of an idle machine
+
+
 class Pool:
     """Threads that wait for work; they serve one call at a time."""
 
@@ -54,11 +62,12 @@ class Pool:
         self._busy = threading.Lock()
         self._jobs: list[SimpleQueue[Callable[[], None]]] = []
         self._finished: SimpleQueue[None] = SimpleQueue()
+        self._alone_until = self._worked = self._missed = 0.0
 
     def run(self, count: int, work: Callable[[int], None], prepare: Callable[[int], None]) -> None:
         """``prepare(n)``, then ``work(0)`` to ``work(n - 1)`` at the same time, n being ``count`` or, while the pool
-        serves another call or where threads cannot be made, fewer."""
-        if not self._busy.acquire(blocking=False):
+        serves another call, where threads cannot be made or their cores are busy, fewer."""
+        if time.perf_counter() < self._alone_until or not self._busy.acquire(blocking=False):
             prepare(1)
             work(0)
             return
@@ -66,13 +75,25 @@ class Pool:
             count = self._hire(count)
             prepare(count)
             for index in range(1, count):
-                self._jobs[index - 1].put(lambda index=index: work(index))  # type: ignore[misc]
+                self._jobs[index - 1].put(partial(self._watched, work, index))
             try:
                 work(0)
             finally:
                 self._await(count - 1)
         finally:
             self._busy.release()
+
+    def _watched(self, work: Callable[[int], None], index: int) -> None:
+        """``work(index)``, by a thread of the pool."""
+        begun, used = time.perf_counter(), time.thread_time()
+        work(index)
+        now = time.perf_counter()
+        self._worked += now - begun
+        self._missed += now - begun - (time.thread_time() - used)
+        if self._worked >= WATCHED:
+            if self._missed > (1 - NEEDED_SHARE) * self._worked:
+                self._alone_until = now + min(ALONE * self._missed, MOST_ALONE)
+            self._worked = self._missed = 0.0
 
     def _hire(self, count: int) -> int:
         """Makes threads up to a team of ``count``; returns the team that there is."""
