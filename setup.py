@@ -7,7 +7,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 on_msvc = sysconfig.get_platform().startswith("win")  # its compiler lacks the vector extensions of gcc and clang
@@ -34,7 +34,20 @@ class ParallelBuild(build_ext):
         super().build_extensions()
 
 
+def bound_call():
+    """Calls of the C kernels as functions of Python's; optional as the kernels are, and for all versions from 3.11."""
+    return Extension(
+        "fastmlp._bound_call",
+        ["csrc/python/bound_call.c"],
+        define_macros=[("Py_LIMITED_API", "0x030b0000")],
+        extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-g0"],
+        py_limited_api=True,
+        optional=os.environ.get("FASTMLP_REQUIRE_C") != "1",
+    )
+
+
 setup(
+    ext_modules=[] if on_msvc else [bound_call()],
     cmdclass={"build_ext": ParallelBuild},
     cffi_modules=[] if on_msvc else ["csrc/build_fastmlp.py:ffibuilder"],
     options={"build": {"build_base": build_folder.name}},

@@ -25,7 +25,7 @@ with_address_sanitizer() {
     mkdir -p "$work/objects"
     rm -rf "$work/fastmlp"
     cp -r src/fastmlp "$work/fastmlp"
-    rm -f "$work"/fastmlp/_fastmlp_c.*
+    rm -f "$work"/fastmlp/_{fastmlp_c,bound_call}.*.so
     "$python" csrc/build_fastmlp.py emit "$work/module.c"
     read -ra flags < <("$python" csrc/build_fastmlp.py)
     includes=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
@@ -42,10 +42,12 @@ with_address_sanitizer() {
         gcc "${@:5}" $checks -c "$1" -o "$object.new" && mv "$object.new" "$object"
     ' compile {} "$unused" "$checks" "$work/objects" "${flags[@]}"
     gcc -shared -pthread -fsanitize=address,undefined "$work"/objects/*.o -o "$work/fastmlp/_fastmlp_c.abi3.so"
+    # shellcheck disable=SC2086
+    gcc -shared "${flags[@]}" $checks -DPy_LIMITED_API=0x030b0000 csrc/python/bound_call.c -o "$work/fastmlp/_bound_call.abi3.so"
 
     local tests=("$@")
     if [ ${#tests[@]} = 0 ]; then
-        tests=(tests/test_forward.py tests/test_gradients.py tests/test_step.py tests/test_optimizers.py
+        tests=(tests/test_forward.py tests/test_predictor.py tests/test_gradients.py tests/test_step.py tests/test_optimizers.py
             tests/test_losses.py tests/test_regularization.py tests/test_fuzz_nets.py -k "not numba and not numpy and not both and not ten_thousand")
     fi
     # Python itself never frees all; and numpy asks for more than there is, to see MemoryError, in some tests. Reports, which

@@ -59,7 +59,12 @@ class Predictor(partial[np.ndarray]):
         x, y = (bound.X[0], bound.out[0]) if is_single else (bound.X, bound.out)
         run = _Run(bound.run, bound.argument)
         run.memory = bound.memory
-        predictor = super().__new__(cls, _function(run, x, y))
+        function = _function(run, x, y)
+        if bound.as_builtin is not None:
+            function, builtin_run = bound.as_builtin(x, y, function)
+            run = _Run(builtin_run)
+            run.memory = bound.memory
+        predictor = super().__new__(cls, function)
         predictor._x, predictor._y, predictor._run, predictor._description = x, y, run, description
         return predictor
 

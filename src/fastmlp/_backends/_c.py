@@ -1,9 +1,9 @@
 """The C backend: the kernels of csrc/, built with the package where there was a compiler."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from fastmlp._backends._plan import TYPE_CODES
 from fastmlp._layout import Layout
 
 try:
-    from fastmlp import _fastmlp_c
+    from fastmlp import _bound_call, _fastmlp_c
 except ImportError as error:
     _missing: str | None = f"the C kernels were not built, or cannot be loaded ({error})"
 else:
@@ -62,6 +62,12 @@ class CKernels:
         self.hvp = partial(lib.fastmlp_hvp, table)
         self.train_members = partial(lib.fastmlp_train_members, table)
         self.member_losses = partial(lib.fastmlp_member_losses, table)
+
+    def builtin_predictor(self, call: int, is_long: bool) -> Callable[..., Any]:
+        """See BoundForward."""
+        ffi = _fastmlp_c.ffi
+        kernel = int(ffi.cast("intptr_t", ffi.addressof(_fastmlp_c.lib, "fastmlp_predict_call")))
+        return partial(_bound_call.bind, kernel, call, is_long)
 
     def derivatives(self) -> Self:
         """Further kernels: these."""

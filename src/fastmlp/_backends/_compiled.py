@@ -1,5 +1,6 @@
 """The engine of the two compiled backends: turns arrays into addresses and calls the kernels."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,8 @@ from fastmlp._update import CLIP_NORM, Update
 
 # Batches of up to so many inputs are copied for a step: 4,096 take 1 us, asking NumPy for an address 1.5 us.
 COPIED_ELEMENTS = 4096
+# A bound call of so many multiply-adds, some 3 us, lets Python's other threads run meanwhile.
+LONG_PRODUCTS = 2**16
 # Calls take turns over few batch sizes, as a rule two: the usual one, and what is left at the end.
 MOST_SHAPES = 8
 
@@ -37,6 +40,7 @@ class Kernels(Protocol):
     def forward(self, plan: int, workspace: int, examples: int, n: int, out: int, logits: int) -> None: ...
     def forward_call(self, call: int, logits: int) -> None: ...
     def predict_call(self, call: int) -> None: ...
+    def builtin_predictor(self, call: int, is_long: bool) -> Callable[..., Any] | None: ...  # see BoundForward
     def layer_outputs(self, plan: int, workspace: int, examples: int, n: int, outs: int) -> None: ...
     def penalty(self, plan: int) -> float: ...
     def loss(self, plan: int, workspace: int, examples: int, n: int) -> float: ...
@@ -243,7 +247,8 @@ class CompiledEngine:
 
     def bind(self, n: int) -> BoundForward:
         call = self._new_forward_call(n)
-        return BoundForward(call.X, call.out, self._kernels.predict_call, call.call, (call, self))
+        as_builtin = self._kernels.builtin_predictor(call.call, n * self._layout.size > LONG_PRODUCTS)
+        return BoundForward(call.X, call.out, self._kernels.predict_call, call.call, (call, self), as_builtin)
 
     def layer_outputs(self, X: np.ndarray, outs: list[np.ndarray]) -> None:
         X = readable(X)

@@ -67,6 +67,8 @@ class BoundForward(NamedTuple):
     """``run(argument)`` computes y_hat of ``X`` (n, n_0) into ``out`` (n, n_L), one call at a time.
 
     Both arrays are C-contiguous and of the net's dtype. ``memory`` must be kept as long as that may be called.
+    ``as_builtin``, where there is one, makes the same calls in C: (x, y, otherwise) -> (predict, run), see
+    csrc/python/bound_call.c.
     """
 
     X: np.ndarray
@@ -74,6 +76,7 @@ class BoundForward(NamedTuple):
     run: Callable[[Any], object]
     argument: Any
     memory: object
+    as_builtin: Callable[..., tuple[Callable[..., Any], Callable[[], object]]] | None = None
 
 
 class DrawsOrders(Protocol):

@@ -137,6 +137,9 @@ class NumbaKernels:
         self.penalty = functions["penalty"]
         self.draw_orders = functions["draw_orders"]
 
+    def builtin_predictor(self, call: int, is_long: bool) -> None:
+        """There is none without a compiler."""
+
     def derivatives(self) -> "NumbaDerivativeKernels":
         """Compiled at their first use, for not all need them."""
         from fastmlp._backends._numba._derivative_kernels import NumbaDerivativeKernels
