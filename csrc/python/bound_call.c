@@ -27,21 +27,32 @@ static void compute(const bound_call *b) {
     PyEval_RestoreThread(state);
 }
 
-/* Whether x is an array (and of no derived class) of the shape and type of its place, in one piece; if so, it has been
+/* Copies n reals to where those of their own or the other type stand; returns whether they were reals. */
+static int copy_reals(const Py_buffer *to, const Py_buffer *from) {
+    const Py_ssize_t n = to->len / to->itemsize;
+    if (!from->format || from->format[1] != 0) return 0;
+    if (from->format[0] == to->format[0]) memmove(to->buf, from->buf, (size_t)to->len);
+    else if (from->format[0] == 'd')
+        for (Py_ssize_t i = 0; i < n; i++) ((float *)to->buf)[i] = (float)((const double *)from->buf)[i];
+    else if (from->format[0] == 'f')
+        for (Py_ssize_t i = 0; i < n; i++) ((double *)to->buf)[i] = (double)((const float *)from->buf)[i];
+    else return 0;
+    return 1;
+}
+
+/* Whether x is an array (and of no derived class) of the shape of its place, of reals, in one piece; if so, it has been
  * copied there. */
 static int is_copied(const bound_call *b, PyObject *x) {
-    const Py_buffer *place = &b->x;
     Py_buffer given;
     if (Py_TYPE(x) != Py_TYPE(b->y)) return 0;
     if (PyObject_GetBuffer(x, &given, PyBUF_ND | PyBUF_FORMAT) != 0) {
         PyErr_Clear();
         return 0;
     }
-    const int is_alike = given.ndim == place->ndim && given.len == place->len && given.format && strcmp(given.format, place->format) == 0 &&
-                         memcmp(given.shape, place->shape, (size_t)place->ndim * sizeof *place->shape) == 0;
-    if (is_alike) memmove(place->buf, given.buf, (size_t)given.len);
+    const int is_alike = given.ndim == b->x.ndim && memcmp(given.shape, b->x.shape, (size_t)given.ndim * sizeof *given.shape) == 0;
+    const int is_done = is_alike && copy_reals(&b->x, &given);
     PyBuffer_Release(&given);
-    return is_alike;
+    return is_done;
 }
 
 static PyObject *call_otherwise(const bound_call *b, PyObject *const *arguments, Py_ssize_t n, PyObject *names) {

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy import ndarray
 
 from fastmlp import _backends, _description, _threads
 from fastmlp._architecture import Architecture
@@ -231,11 +232,16 @@ class MLP(Differentiable, Portable):
 
     def _forward(self, X: Any, out: np.ndarray | None, logits: bool) -> np.ndarray:
         # The way of plain arrays, kept short: for a small network these checks are most of the call.
-        if out is None and type(X) is np.ndarray and ((dtype := X.dtype) is self._dtype or dtype is FLOAT64):
+        if out is None and type(X) is ndarray:
             shape = X.shape
             if shape == self._shape_of_one:
-                return self._engine.forward_one(X, logits)
-            if len(shape) == 2 and shape[1] == self._n_inputs:
+                if (answer := self._engine.forward_one(X, logits)) is not None:
+                    return answer
+            elif (
+                len(shape) == 2
+                and shape[1] == self._n_inputs
+                and ((dtype := X.dtype) is self._dtype or dtype is FLOAT64)
+            ):
                 result = np.empty((shape[0], self._n_outputs), self._dtype)
                 self._engine.forward(X, result, logits)
                 return result

@@ -63,10 +63,10 @@ class CKernels:
         self.train_members = partial(lib.fastmlp_train_members, table)
         self.member_losses = partial(lib.fastmlp_member_losses, table)
 
-    def builtin_predictor(self, call: int, is_long: bool) -> Callable[..., Any]:
+    def builtin_predictor(self, call: int, logits: bool, is_long: bool) -> Callable[..., Any]:
         """See BoundForward."""
-        ffi = _fastmlp_c.ffi
-        kernel = int(ffi.cast("intptr_t", ffi.addressof(_fastmlp_c.lib, "fastmlp_predict_call")))
+        ffi, name = _fastmlp_c.ffi, "fastmlp_logits_call" if logits else "fastmlp_predict_call"
+        kernel = int(ffi.cast("intptr_t", ffi.addressof(_fastmlp_c.lib, name)))
         return partial(_bound_call.bind, kernel, call, is_long)
 
     def derivatives(self) -> Self:

@@ -40,7 +40,7 @@ class Kernels(Protocol):
     def forward(self, plan: int, workspace: int, examples: int, n: int, out: int, logits: int) -> None: ...
     def forward_call(self, call: int, logits: int) -> None: ...
     def predict_call(self, call: int) -> None: ...
-    def builtin_predictor(self, call: int, is_long: bool) -> Callable[..., Any] | None: ...  # see BoundForward
+    def builtin_predictor(self, call: int, logits: bool, is_long: bool) -> Callable[..., Any] | None: ...
     def layer_outputs(self, plan: int, workspace: int, examples: int, n: int, outs: int) -> None: ...
     def penalty(self, plan: int) -> float: ...
     def loss(self, plan: int, workspace: int, examples: int, n: int) -> float: ...
@@ -80,6 +80,33 @@ class ForwardCall(Workspace):
         self._examples = examples_record(self.X, None, None, None)
         self._record = call_record(kernels.table, plan, self.address, self._examples, n=n, out=self.out)
         self.call = address(self._record)
+        self.is_long = n * architecture.n_parameters > LONG_PRODUCTS
+
+
+class SingleCall(ForwardCall):
+    """The same for one example: ``answer[logits](x)`` is what ``Engine.forward_one`` returns."""
+
+    def __init__(self, plan: Plan, kernels: Kernels, architecture: Architecture) -> None:
+        super().__init__(plan, kernels, architecture, 1)
+        self.answer = (self._answer(kernels, False), self._answer(kernels, True))
+
+    def _answer(self, kernels: Kernels, logits: bool) -> Callable[[np.ndarray], np.ndarray | None]:
+        call, place, compute, copy = self.call, self.x, kernels.forward_call, self.y.copy
+        dtype, float64 = place.dtype, np.dtype(np.float64)
+
+        def answer(x: np.ndarray) -> np.ndarray | None:
+            if x.dtype is not dtype and x.dtype is not float64:
+                return None
+            place[...] = x
+            compute(call, logits)
+            out: np.ndarray = copy()
+            return out
+
+        as_builtin = kernels.builtin_predictor(call, logits, self.is_long)
+        if as_builtin is None:
+            return answer
+        builtin: Callable[[np.ndarray], np.ndarray | None] = as_builtin(place, self.y, answer)[0]
+        return builtin
 
 
 class StepCall:
@@ -202,7 +229,7 @@ class CompiledEngine:
         self._inference = Plan(architecture, layout, parameters, seed, n_threads, training=False)
         self._training_workspaces: list[Workspace] = []
         self._inference_workspaces: list[Workspace] = []
-        self._single_calls: list[ForwardCall] = []
+        self._single_calls: list[SingleCall] = []
         self._forward_calls: dict[int, list[ForwardCall]] = {}
         self._forward_call = kernels.forward_call
         # Training runs one call at a time, so it needs no more than one workspace.
@@ -213,14 +240,12 @@ class CompiledEngine:
 
     # --- forward ---
 
-    def forward_one(self, x: np.ndarray, logits: bool) -> np.ndarray:
+    def forward_one(self, x: np.ndarray, logits: bool) -> np.ndarray | None:
         try:
             mine = self._single_calls.pop()
         except IndexError:
-            mine = self._new_forward_call(1)
-        mine.x[...] = x
-        self._forward_call(mine.call, logits)
-        out: np.ndarray = mine.y.copy()
+            mine = SingleCall(self._inference, self._kernels, self._architecture)
+        out = mine.answer[logits](x)
         self._single_calls.append(mine)
         return out
 
@@ -247,7 +272,7 @@ class CompiledEngine:
 
     def bind(self, n: int) -> BoundForward:
         call = self._new_forward_call(n)
-        as_builtin = self._kernels.builtin_predictor(call.call, n * self._layout.size > LONG_PRODUCTS)
+        as_builtin = self._kernels.builtin_predictor(call.call, False, call.is_long)
         return BoundForward(call.X, call.out, self._kernels.predict_call, call.call, (call, self), as_builtin)
 
     def layer_outputs(self, X: np.ndarray, outs: list[np.ndarray]) -> None:

@@ -92,8 +92,9 @@ class Engine(DrawsOrders, Protocol):
     def forward(self, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
         """Write y_hat, or the logits, of X (n, n_0) into ``out`` (n, n_L), C-contiguous, of the net's dtype."""
 
-    def forward_one(self, x: np.ndarray, logits: bool) -> np.ndarray:
-        """A new array with y_hat, or the logits, of one example x (n_0,) of any real dtype and strides."""
+    def forward_one(self, x: np.ndarray, logits: bool) -> np.ndarray | None:
+        """A new array with y_hat, or the logits, of one example x (n_0,) with any strides, of the net's dtype or
+        float64, not checked for that; None, and nothing done, for others."""
 
     def bind(self, n: int) -> BoundForward:
         """Places for ``n`` examples and their outputs, and what computes these from those."""

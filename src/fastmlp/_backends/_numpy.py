@@ -76,7 +76,9 @@ class NumpyEngine:
                 outputs = self._outputs(X[block])
                 out[block] = outputs[-1] if logits else self._output_activation(outputs[-1])
 
-    def forward_one(self, x: np.ndarray, logits: bool) -> np.ndarray:
+    def forward_one(self, x: np.ndarray, logits: bool) -> np.ndarray | None:
+        if x.dtype not in (self._architecture.dtype, np.float64):
+            return None
         out = np.empty(self._architecture.layer_sizes[-1], self._architecture.dtype)
         self.forward(x[None], out[None], logits)
         return out

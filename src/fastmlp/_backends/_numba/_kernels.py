@@ -137,7 +137,7 @@ class NumbaKernels:
         self.penalty = functions["penalty"]
         self.draw_orders = functions["draw_orders"]
 
-    def builtin_predictor(self, call: int, is_long: bool) -> None:
+    def builtin_predictor(self, call: int, logits: bool, is_long: bool) -> None:
         """There is none without a compiler."""
 
     def derivatives(self) -> "NumbaDerivativeKernels":
