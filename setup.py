@@ -36,12 +36,13 @@ class ParallelBuild(build_ext):
 
 def bound_call():
     """Calls of the C kernels as functions of Python's; optional as the kernels are, and for all versions from 3.11."""
+    limited = not sysconfig.get_config_var("Py_GIL_DISABLED")  # free-threaded Pythons have no limited interface yet
     return Extension(
         "fastmlp._bound_call",
         ["csrc/python/bound_call.c"],
-        define_macros=[("Py_LIMITED_API", "0x030b0000")],
+        define_macros=[("Py_LIMITED_API", "0x030b0000")] if limited else [],
         extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-g0"],
-        py_limited_api=True,
+        py_limited_api=limited,
         optional=os.environ.get("FASTMLP_REQUIRE_C") != "1",
     )
 
