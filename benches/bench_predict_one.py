@@ -6,6 +6,7 @@ and returns the logits; "in @njit" is a call inside a compiled loop.
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def our_timers(workload: Workload, backend: str) -> Iterator[tuple[str, Timer]]:
     check(predictor(x), workload)
     yield f"p.run(), {backend}", stopwatch(predictor.run)
     yield f"p(), {backend}", stopwatch(predictor)
-    yield f"p(x), {backend}", stopwatch(lambda: predictor(x))
+    yield f"p(x), {backend}", stopwatch(partial(predictor, x))
 
 
 def compiled_timers(workload: Workload) -> dict[str, Timer]:

@@ -13,7 +13,8 @@ INLINE line line_of(real x) {
     return l;
 }
 
-/* The upper half of the lanes is added to the lower half until one is left. */
+/* The upper half of the lanes is added to the lower half until one is left. To zip a vector with itself puts each half where
+ * the other can be added to it: in the end every lane has the sum. */
 INLINE real line_sum(line l) {
     UNROLL
     for (int width = LINE_VECTORS / 2; width > 0; width /= 2)
@@ -109,7 +110,7 @@ INLINE real element_row(const int64_t loss, int64_t activation, real *z, const r
 
 INLINE double weight_of(const fastmlp_examples *e, int64_t row) { return e->sample_weight ? e->sample_weight[row] : 1.0; }
 
-/* The same where there is one output: a vector of rows at a time, to the bits of their own. */
+/* Rows of one output, a vector of them at a time: the bits of element_row. */
 INLINE void element_column(const int64_t loss, int64_t activation, const fastmlp_examples *e, int64_t first, range mine, real *z, int64_t leading, int with_gradient, double factor, double *losses) {
     const vector zero = splat(0);
     const ivector inside = real_lanes(1);

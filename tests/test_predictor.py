@@ -23,7 +23,7 @@ def examples(net, n):
     return np.random.default_rng(5).normal(size=(n, net.layer_sizes[0])).astype(net.dtype)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1), (8, 64, 64, 4), (5, 300, 17)])
+@pytest.mark.parametrize("sizes", [(1, 1), (8, 64, 64, 4), (5, 300, 17), (9, 300, 300, 2)])
 @pytest.mark.parametrize("output", ["identity", "softmax"])
 def test_outputs_are_right(sizes, output, backend, dtype):
     net, expected = make_net(sizes, output_activation=output, backend=backend, dtype=dtype)
@@ -69,6 +69,17 @@ def test_other_numbers_are_converted(net):
     wide[:, 1] = x
     for given in (list(range(8)), x, x.astype(np.float64), x.astype(np.float32), x.astype(">f8"), wide[:, 1], range(8)):
         assert_same_bits(p(given), expected)
+
+
+def test_numbers_at_odd_addresses(net):
+    p = net.bind()
+    x = examples(net, 1)[0]
+    for dtype in (np.float32, np.float64):
+        place = np.zeros(8 * np.dtype(dtype).itemsize + 1, np.uint8)[1:].view(dtype)
+        place[:] = x
+        assert not place.flags.aligned
+        assert_same_bits(p(place), net.forward(place.copy()))
+        assert_same_bits(net.forward(place), net.forward(place.copy()))
 
 
 def test_special_numbers(net):

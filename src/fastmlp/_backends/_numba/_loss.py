@@ -174,7 +174,7 @@ def element_column(
     factor: float,
     losses: Any,
 ) -> None:
-    """The same where there is one output: a vector of rows at a time, to the bits of their own."""
+    """Rows of one output, a vector of them at a time: the bits of element_row."""
     zero = splat(0, z)
     inside = real_lanes(1, z)
     logit = line_buffer(z)
