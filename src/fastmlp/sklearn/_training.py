@@ -117,8 +117,7 @@ class Training:
         try:
             stopped = False
             while not stopped and self._estimator.n_iter_ < self._epochs:
-                for loss in self._round(self._epochs_of_round()):
-                    stopped = self._end_epoch(loss)
+                stopped = self._end_round(self._round(self._epochs_of_round()))
             if not stopped and not self._incremental:
                 warnings.warn(
                     f"Stochastic Optimizer: Maximum iterations ({self._epochs}) reached and the optimization "
@@ -244,21 +243,21 @@ class Training:
         """All that a step changes; there is no dropout where clipping shows."""
         return (self._net._parameters, self._update.scalars, self._update.first, self._update.second)
 
-    # --- between epochs ---
+    # --- between rounds ---
 
-    def _end_epoch(self, loss: float) -> bool:
-        """Note the loss, judge, report and adapt the rate; returns whether to stop."""
+    def _end_round(self, losses: list[float]) -> bool:
+        """Note the losses of its epochs, judge, report and adapt the rate; returns whether to stop."""
         estimator, history = self._estimator, self._history
-        estimator.n_iter_ += 1
-        estimator.loss_ = loss
-        estimator.t_ += self._batches.n
-        estimator.loss_curve_.append(loss)
-        history.loss.append(loss)
+        estimator.n_iter_ += len(losses)
+        estimator.loss_ = losses[-1]
+        estimator.t_ += self._batches.n * len(losses)
+        estimator.loss_curve_ += losses
+        history.loss += losses
         if estimator.verbose:
-            print(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
+            print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
         if self._validation is not None:
             history.val_loss.append(self._validation.after_epoch())
-        self._judge()
+        self._judge(losses)
         self._solver.end_epoch(estimator.t_)
         self._display.end_epoch(history)
         answers = [callback(estimator) for callback in self._callbacks]
@@ -266,18 +265,19 @@ class Training:
             return True
         return estimator._no_improvement_count > estimator.n_iter_no_change and self._gives_up()
 
-    def _judge(self) -> None:
+    def _judge(self, losses: list[float]) -> None:
         """Count the epochs in a row that improved too little."""
         estimator = self._estimator
         if estimator.early_stopping and self._validation is not None:
-            improved = self._validation.improved()
-        else:
-            loss, best = estimator.loss_, estimator.best_loss_
-            best = np.inf if best is None else best  # None after early stopping
-            improved = not loss > best - estimator.tol
-            if loss < best:
-                estimator.best_loss_ = loss
-        estimator._no_improvement_count = 0 if improved else estimator._no_improvement_count + 1
+            estimator._no_improvement_count = 0 if self._validation.improved() else estimator._no_improvement_count + 1
+            return
+        best, tol, count = estimator.best_loss_, estimator.tol, estimator._no_improvement_count
+        lowest = np.inf if best is None else best  # None after early stopping
+        for loss in losses:
+            count = count + 1 if loss > lowest - tol else 0
+            if loss < lowest:
+                best = lowest = loss
+        estimator.best_loss_, estimator._no_improvement_count = best, count
 
     def _gives_up(self) -> bool:
         estimator = self._estimator
