@@ -25,6 +25,9 @@ void fastmlp_hvp(int64_t kernels, int64_t plan, int64_t derivatives, int64_t wor
 void fastmlp_train_members(int64_t kernels, int64_t members, int64_t count, int64_t workspace);
 void fastmlp_member_losses(int64_t kernels, int64_t members, int64_t count, int64_t n, int64_t workspace);
 
+/* Whether teams of threads are kept where they do not pay, too: for tests, which must not compare a thread with itself. */
+void fastmlp_keep_teams(int64_t always);
+
 /* `count` permutations of 0 .. n - 1 one after the other, n up to 2^31; see orders.c for the generator. Returns 0, and has
  * done nothing, where there are no numbers of 128 bits. */
 int64_t fastmlp_draw_orders(int64_t generator, int64_t n, int64_t count, int64_t orders);

@@ -41,6 +41,7 @@ static struct {
     fastmlp_team team;
     int64_t worked, waited; /* nanoseconds of calls with a team since they were judged, and of waiting in them */
     int64_t alone_until;    /* when teams are tried again */
+    int64_t are_kept;       /* whatever they cost */
 } pool = {.busy = PTHREAD_MUTEX_INITIALIZER};
 
 static void pause_briefly(void) {
@@ -148,12 +149,14 @@ static int64_t hire(int64_t count) {
 static void judge_teams(int64_t count, int64_t begun) {
     const int64_t now = nanoseconds();
     pool.worked += now - begun;
-    if (pool.worked < WATCHED) return;
+    if (pool.worked < WATCHED || pool.are_kept) return;
     /* a fifth for what no wait shows: members on one core, and caches that each other's results come from */
     if (5 * pool.worked > 4 * count * (pool.worked - pool.waited))
         pool.alone_until = now + (pool.waited < MOST_ALONE / ALONE ? ALONE * pool.waited : MOST_ALONE);
     pool.worked = pool.waited = 0;
 }
+
+void fastmlp_keep_teams(int64_t always) { pool.are_kept = always; }
 
 void fastmlp_run(int64_t count, void (*job)(void *, fastmlp_member), void *context) {
     const fastmlp_member alone = {0, 1, NULL};

@@ -15,6 +15,9 @@ typedef struct {
  * pool serves another call, or where threads cannot be made, the caller works alone. */
 void fastmlp_run(int64_t count, void (*job)(void *context, fastmlp_member member), void *context);
 
+/* See calls.h. */
+void fastmlp_keep_teams(int64_t always);
+
 /* Waits until every member has come here; what they wrote before is seen by all. */
 void fastmlp_meet(fastmlp_member member);
 #endif

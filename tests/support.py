@@ -10,6 +10,12 @@ import oracle
 import pytest
 
 import fastmlp
+from fastmlp._backends._numba import _pool
+
+try:
+    from fastmlp import _fastmlp_c
+except ImportError:
+    _fastmlp_c = None
 from fastmlp import _backends
 
 DATA = Path(__file__).parent / "data"
@@ -26,6 +32,11 @@ OUTPUTS_AND_LOSSES = tuple(
 # Of a whole array against the oracle, relative to its largest element: a few dozen roundings in a row.
 TOLERANCES = {"float32": {"rtol": 5e-6, "atol": 1e-7}, "float64": {"rtol": 1e-13, "atol": 1e-15}}
 
+
+# Threads take part whether it pays or not. Else, beside busy processes, tests would compare one thread with itself.
+_pool.WATCHED = float("inf")
+if _fastmlp_c is not None:
+    _fastmlp_c.lib.fastmlp_keep_teams(1)
 
 # Backends that are left out on purpose, as "numba" where Numba is not installed.
 LEFT_OUT = os.environ.get("FASTMLP_TEST_WITHOUT", "").split()

@@ -7,10 +7,11 @@ import time
 
 import numpy as np
 import pytest
-from support import assert_same_bits, make_examples, make_net, require, run_python
+from support import assert_same_bits, make_examples, make_net, run_python
 
 import fastmlp
 from fastmlp import _threads
+from fastmlp._backends._numba import _pool
 
 
 @pytest.fixture(autouse=True)
@@ -299,15 +300,14 @@ print("done")
     assert run_python(code).strip() == "done"
 
 
-def test_teams_whose_threads_get_no_processor_are_given_up_for_a_while():
+def test_teams_whose_threads_get_no_processor_are_given_up_for_a_while(monkeypatch):
     """Numba's pool: a sleeping thread stands for one whose core is busy with something else."""
-    require("numba")
-    from fastmlp._backends._numba._pool import ALONE, WATCHED, Pool
-
-    pool, sizes = Pool(), []
-    pool.run(2, lambda index: time.sleep(2 * WATCHED * index), sizes.append)
+    watched = 0.01
+    monkeypatch.setattr(_pool, "WATCHED", watched)
+    pool, sizes = _pool.Pool(), []
+    pool.run(2, lambda index: time.sleep(2 * watched * index), sizes.append)
     pool.run(2, lambda index: None, sizes.append)
     assert sizes == [2, 1]
-    time.sleep(2.5 * WATCHED * ALONE)
+    time.sleep(2.5 * watched * _pool.ALONE)
     pool.run(2, lambda index: None, sizes.append)
     assert sizes == [2, 1, 2]
