@@ -231,7 +231,7 @@ INLINE vector normal_cdf_and_density(vector x, vector *density) {
 }
 
 /* x Phi(x) = max(x, 0) - |x| Phi(-|x|). The ratio v = 4 |x| / (|x| + 4) and the product carry their rounding errors
- * along. 3.60 ULP, 3.74 ULP; 1.2 ns, 3.9 ns. */
+ * along. 3.60 ULP, 4.09 ULP (over 10^8, at -1.8507329517107656); 1.2 ns, 3.9 ns. */
 INLINE vector gelu(vector x) {
     vector magnitude = at_most(absolute(x), splat(NORMAL_END)), four_times = magnitude * splat(4);
     vector v = four_times / (magnitude + splat(4));
