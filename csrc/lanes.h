@@ -180,7 +180,7 @@ static void gather_lanes(const lanes *t, int64_t first, int64_t rows) {
                 for (int j = 0; j < LANES; j++) store(x + (k + j) * LANES, features[j]);
                 continue;
             }
-            if (is_direct) {
+            if (is_direct) { /* the same; but with so many stores known to the compiler, as above, features stay in registers */
                 UNROLL
                 for (int lane = 0; lane < LANES; lane++) features[lane] = load_part((const real *)from[lane] + k, n);
                 transpose_lanes(features);
