@@ -15,8 +15,8 @@ POLYNOMIALS = {
         "minus_one_near_zero": "0x1.6db4cep-10 0x1.123b54p-7 0x1.55545ep-5 0x1.55548ep-3 0x1p-1",
         "minus_one_relative": "0x1.a34c56p-13 0x1.6ef05cp-10 0x1.110edcp-7 0x1.55527ep-5 0x1.555558p-3 0x1.000002p-1",
         "logarithm": "0x1.31e28ap-2 0x1.995ecp-2 0x1.55557ap-1",
-        "tail": "-0x1.9069b2p-16 0x1.f67f8ep-15 0x1.9abbe2p-12 -0x1.d19e7cp-11 -0x1.ed900cp-10 0x1.eee68ep-7 "
-        "-0x1.7dff64p-5 0x1.8c6d7p-4 -0x1.373e3ap-3 0x1.82b4bcp-3",
+        "scaled_tail_slope": "-0x1.9069b2p-16 0x1.f67f8ep-15 0x1.9abbe2p-12 -0x1.d19e7cp-11 -0x1.ed900cp-10 "
+        "0x1.eee68ep-7 -0x1.7dff64p-5 0x1.8c6d7p-4 -0x1.373e3ap-3",
     },
     "float64": {
         "minus_one_near_zero": "0x1.af85a4fd9638ep-26 0x1.28b035102a9bbp-22 0x1.71dddfb92c31cp-19 "
@@ -27,12 +27,12 @@ POLYNOMIALS = {
         "0x1.555555555561ap-5 0x1.55555555555e2p-3 0x1p-1",
         "logarithm": "0x1.2f042f5cd0958p-3 0x1.39a1de5be8165p-3 0x1.74663d4834fa8p-3 0x1.c71c5212d7b39p-3 "
         "0x1.24924941e2d2ep-2 0x1.999999997ff04p-2 0x1.5555555555592p-1",
-        "tail": "-0x1.466817d68db46p-32 -0x1.5ec2b25f49a5ep-34 0x1.f5a8ee615f4dbp-29 0x1.12ef8aff17e9fp-28 "
-        "-0x1.4b9711d034f19p-26 -0x1.5014587ba85cp-25 0x1.1ba6cd802e518p-24 0x1.12487257792d3p-22 "
-        "-0x1.4fadc274bedfap-23 -0x1.8d4867e120ce2p-20 0x1.7fdb387c1671fp-23 0x1.26d05d712f12dp-17 "
-        "-0x1.0011289887c89p-21 -0x1.e4a4216c6708ep-15 0x1.17a4a6125764bp-15 0x1.ab825faf908c5p-12 "
-        "-0x1.c81719c982ad3p-11 -0x1.ee276104347c6p-10 0x1.eec4cc3e44598p-7 -0x1.7dff2bff684a1p-5 "
-        "0x1.8c6dbf2cfc307p-4 -0x1.373e3a893c28ap-3 0x1.82b4bb8c94dcep-3",
+        "scaled_tail_slope": "-0x1.466817d68db46p-32 -0x1.5ec2b25f49a5ep-34 0x1.f5a8ee615f4dbp-29 "
+        "0x1.12ef8aff17e9fp-28 -0x1.4b9711d034f19p-26 -0x1.5014587ba85cp-25 0x1.1ba6cd802e518p-24 "
+        "0x1.12487257792d3p-22 -0x1.4fadc274bedfap-23 -0x1.8d4867e120ce2p-20 0x1.7fdb387c1671fp-23 "
+        "0x1.26d05d712f12dp-17 -0x1.0011289887c89p-21 -0x1.e4a4216c6708ep-15 0x1.17a4a6125764bp-15 "
+        "0x1.ab825faf908c5p-12 -0x1.c81719c982ad3p-11 -0x1.ee276104347c6p-10 0x1.eec4cc3e44598p-7 "
+        "-0x1.7dff2bff684a1p-5 0x1.8c6dbf2cfc307p-4 -0x1.373e3a893c28ap-3",
     },
 }
 
@@ -57,6 +57,7 @@ CONSTANTS = {
         "TANH_END": "R(10.0)",
         "EXPM1_HIGHEST": "R(89.0)",
         "NORMAL_END": "R(14.0)",
+        "SCALED_TAIL_MIDDLE": "R(0x1.82b4bcp-3)",
         "SILU_END": "R(105.0)",
         "LINE": "16",
     },
@@ -79,6 +80,7 @@ CONSTANTS = {
         "TANH_END": "R(20.0)",
         "EXPM1_HIGHEST": "R(710.0)",
         "NORMAL_END": "R(39.0)",
+        "SCALED_TAIL_MIDDLE": "R(0x1.82b4bb8c94dcep-3)",
         "SILU_END": "R(726.0)",
         "LINE": "8",
     },
@@ -239,17 +241,19 @@ INLINE real square_remainder(real x, real square)
 }
 
 /* x Phi(x) = max(x, 0) - |x| Phi(-|x|), Phi(-|x|) by (|x| / 4 + 1) Phi(-|x|) / exp(-x^2 / 2), a polynomial. The ratio
- * v = 4 |x| / (|x| + 4) and the product carry their rounding errors along. The product is not negative: its absolute
- * value changes nothing, but keeps compilers from rounding product and sum at once. */
+ * v = 4 |x| / (|x| + 4), the polynomial and their product carry their rounding errors along. The product is not
+ * negative: its absolute value changes nothing, but keeps compilers from rounding product and sum at once. */
 INLINE real gelu(real x)
 {
     const real magnitude = at_most(absolute(x), NORMAL_END), four_times = magnitude * R(4.0);
     const real v = four_times / (magnitude + R(4.0));
     const real remainder = multiply_add(-v, magnitude, multiply_add(v, R(-4.0), four_times));
     const real v_low = remainder * multiply_add(v, R(-0.0625), R(0.25));
-    const real scaled = polynomial_tail(multiply_add(v_low, R(0.5), multiply_add(v, R(0.5), R(-1.0))));
+    const real u = multiply_add(v_low, R(0.5), multiply_add(v, R(0.5), R(-1.0)));
+    const real slope = polynomial_scaled_tail_slope(u), scaled = multiply_add(u, slope, SCALED_TAIL_MIDDLE);
+    const real low = multiply_add(u, slope, SCALED_TAIL_MIDDLE - scaled);
     const real product = absolute(scaled * v);
-    const real product_low = multiply_add(scaled, v_low, multiply_add(scaled, v, -product));
+    const real product_low = multiply_add(low, v, multiply_add(scaled, v_low, multiply_add(scaled, v, -product)));
     const real square = magnitude * magnitude, square_low = square_remainder(magnitude, square);
     const real bounded = at_least(square * R(-0.5), NEGATIVE_LOWEST), shifted = round_exponent(bounded);
     const real q = exponential_minus_one_near_zero(reduce(bounded, shifted) + square_low * R(-0.5));

@@ -247,11 +247,11 @@ def bell_in_parts(x: Vector) -> tuple[Vector, Vector]:
     return exponential_in_parts(square * splat(-0.5, x), square_remainder(x, square) * splat(-0.5, x))
 
 
-_scaled_tail = polynomial(
+_scaled_tail_slope = polynomial(
     (
         "-0x1.9069b2p-16f", "0x1.f67f8ep-15f", "0x1.9abbe2p-12f", "-0x1.d19e7cp-11f",
         "-0x1.ed900cp-10f", "0x1.eee68ep-7f", "-0x1.7dff64p-5f", "0x1.8c6d7p-4f",
-        "-0x1.373e3ap-3f", "0x1.82b4bcp-3f",
+        "-0x1.373e3ap-3f",
     ),
     (
         "-0x1.466817d68db46p-32", "-0x1.5ec2b25f49a5ep-34", "0x1.f5a8ee615f4dbp-29", "0x1.12ef8aff17e9fp-28",
@@ -259,16 +259,19 @@ _scaled_tail = polynomial(
         "-0x1.4fadc274bedfap-23", "-0x1.8d4867e120ce2p-20", "0x1.7fdb387c1671fp-23", "0x1.26d05d712f12dp-17",
         "-0x1.0011289887c89p-21", "-0x1.e4a4216c6708ep-15", "0x1.17a4a6125764bp-15", "0x1.ab825faf908c5p-12",
         "-0x1.c81719c982ad3p-11", "-0x1.ee276104347c6p-10", "0x1.eec4cc3e44598p-7", "-0x1.7dff2bff684a1p-5",
-        "0x1.8c6dbf2cfc307p-4", "-0x1.373e3a893c28ap-3", "0x1.82b4bb8c94dcep-3",
+        "0x1.8c6dbf2cfc307p-4", "-0x1.373e3a893c28ap-3",
     ),
 )  # fmt: skip
+_scaled_tail_middle = constant("0x1.82b4bcp-3f", "0x1.82b4bb8c94dcep-3")
 
 
 @inline
-def scaled_tail(u: Vector) -> Vector:
+def scaled_tail(u: Vector) -> tuple[Vector, Vector]:
     """(x / 4 + 1) Phi(-x) / exp(-x^2 / 2) for x >= 0 up to where Phi underflows: a polynomial of
-    u = (x - 4) / (x + 4)."""
-    return _scaled_tail(u)
+    u = (x - 4) / (x + 4). And its last addition's rounding error, which may be left out."""
+    slope, middle = _scaled_tail_slope(u), _scaled_tail_middle(u)
+    result = multiply_add(u, slope, middle)
+    return result, multiply_add(u, slope, middle - result)
 
 
 NORMAL_END = constant(14, 39)  # where exp(-x^2 / 2) is zero for certain
@@ -281,23 +284,24 @@ def normal_cdf_and_density(x: Vector) -> tuple[Vector, Vector]:
     inverse = splat(4, x) / (magnitude + splat(4, x))
     power, q = bell_in_parts(magnitude)
     bell = multiply_add(power, q, power)
-    tail = scaled_tail(multiply_add(magnitude, splat(0.25, x), splat(-1, x)) * inverse) * inverse * bell
+    scaled, _ = scaled_tail(multiply_add(magnitude, splat(0.25, x), splat(-1, x)) * inverse)
+    tail = scaled * inverse * bell
     density = bell * splat(0.39894228040143267794, x)
     return choose(x < splat(0, x), tail, splat(1, x) - tail), density
 
 
 @inline
 def gelu(x: Vector) -> Vector:
-    """x Phi(x) = max(x, 0) - |x| Phi(-|x|). The ratio v = 4 |x| / (|x| + 4) and the product carry their rounding errors
-    along."""
+    """x Phi(x) = max(x, 0) - |x| Phi(-|x|). The ratio v = 4 |x| / (|x| + 4), the scaled tail and their product carry
+    their rounding errors along."""
     magnitude = at_most(absolute(x), NORMAL_END(x))
     four_times = magnitude * splat(4, x)
     v = four_times / (magnitude + splat(4, x))
     remainder = multiply_add(-v, magnitude, multiply_add(v, splat(-4, x), four_times))  # 4 |x| - v (|x| + 4)
     v_low = remainder * multiply_add(v, splat(-0.0625, x), splat(0.25, x))
-    scaled = scaled_tail(multiply_add(v_low, splat(0.5, x), multiply_add(v, splat(0.5, x), splat(-1, x))))
+    scaled, low = scaled_tail(multiply_add(v_low, splat(0.5, x), multiply_add(v, splat(0.5, x), splat(-1, x))))
     product = scaled * v
-    product_low = multiply_add(scaled, v_low, multiply_add(scaled, v, -product))
+    product_low = multiply_add(low, v, multiply_add(scaled, v_low, multiply_add(scaled, v, -product)))
     power, q = bell_in_parts(magnitude)
     tail = product + multiply_add(q, product, product_low)
     return multiply_add(-tail, power, at_least(x, splat(-0.0, x)))
