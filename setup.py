@@ -7,6 +7,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -35,11 +36,12 @@ class ParallelBuild(build_ext):
 
 
 def bound_call():
-    """Calls of the C kernels as functions of Python's; optional as the kernels are, and for all versions from 3.11."""
+    """Kernels' calls as functions of Python's; optional as the C kernels are, and for all versions from 3.11."""
     limited = not sysconfig.get_config_var("Py_GIL_DISABLED")  # free-threaded Pythons have no limited interface yet
     return Extension(
         "fastmlp._bound_call",
         ["csrc/python/bound_call.c"],
+        include_dirs=[numpy.get_include()],
         define_macros=[("Py_LIMITED_API", "0x030b0000")] if limited else [],
         extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-g0"],
         py_limited_api=limited,

@@ -94,7 +94,6 @@ void fastmlp_forward_call(int64_t call, int64_t logits) {
     else c->kernels->forward(c->plan, c->workspace, c->examples, c->n, c->out, logits);
 }
 void fastmlp_predict_call(int64_t call) { fastmlp_forward_call(call, 0); }
-void fastmlp_logits_call(int64_t call) { fastmlp_forward_call(call, 1); }
 double fastmlp_step_call(int64_t call, int64_t dropout_step) {
     const fastmlp_call *c = at(call);
     c->schedule->dropout_step = dropout_step;

@@ -35,8 +35,7 @@ int64_t fastmlp_draw_orders(int64_t generator, int64_t n, int64_t count, int64_t
 /* Entries of a table with all the arguments in a fastmlp_call, for calls that are made again and again: to convert an argument
  * takes Python as long as a small net takes for its answer. The examples of forward's are contiguous, of the net's dtype. */
 void fastmlp_forward_call(int64_t call, int64_t logits);
-/* With logits 0 and 1: one argument less to pass. */
+/* With logits 0: one argument less to pass. */
 void fastmlp_predict_call(int64_t call);
-void fastmlp_logits_call(int64_t call);
 double fastmlp_step_call(int64_t call, int64_t dropout_step);
 #endif

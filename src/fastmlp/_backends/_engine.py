@@ -5,6 +5,7 @@ keeps an argument.
 """
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -44,6 +45,14 @@ class Schedule(NamedTuple):
     n_steps: int
     table: np.ndarray
     largest_loss: float = 0.0
+
+
+# Arguments: X, y, update, table, dropout_step, lock.
+RepeatStep = Callable[[Any, Any, Update, np.ndarray, int, Lock], float | None]
+
+
+def unknown(*_: object) -> None:
+    """Stands for what an engine cannot repeat."""
 
 
 class Derivatives(Protocol):
@@ -92,9 +101,14 @@ class Engine(DrawsOrders, Protocol):
     def forward(self, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
         """Write y_hat, or the logits, of X (n, n_0) into ``out`` (n, n_L), C-contiguous, of the net's dtype."""
 
-    def forward_one(self, x: np.ndarray, logits: bool) -> np.ndarray | None:
-        """A new array with y_hat, or the logits, of one example x (n_0,) with any strides, of the net's dtype or
+    def answer(self, X: np.ndarray, logits: bool) -> np.ndarray | None:
+        """A new array with y_hat, or the logits, of one example (n_0,) or of few (n, n_0), of the net's dtype or
         float64, not checked for that; None, and nothing done, for others."""
+
+    repeat_forward: Callable[[Any], np.ndarray | None]
+    """The same for whatever comes, if it is like the X of an `answer` before; None, and nothing done, for all else."""
+
+    repeat_logits: Callable[[Any], np.ndarray | None]
 
     def bind(self, n: int) -> BoundForward:
         """Places for ``n`` examples and their outputs, and what computes these from those."""
@@ -137,9 +151,13 @@ class Engine(DrawsOrders, Protocol):
     ) -> float:
         """One step on all of X: `train` with one batch, and the one row of ``table``; returns the loss."""
 
-    def repeat_step(self, X: Any, y: Any, update: Update, table: np.ndarray, dropout_step: int) -> float | None:
-        """The same for a batch that was not checked but is like one that was, by type, shape, dtype and the range of
-        its targets; None, and nothing done, for any other."""
+    repeat_step: RepeatStep
+    """`step` for a batch that was not checked, if it is like that of a step before, by type, shape, dtype and the range
+    of its targets, and of the same optimizer. The lock is what the caller of `step` holds. None, and nothing done, for
+    all else."""
+
+    def forget_step(self) -> None:
+        """Let `repeat_step` do nothing until the next `step`: its caller's lock is taken."""
 
     def train(
         self, examples: Examples, schedule: Schedule, update: Update, losses: np.ndarray, dropout_step: int

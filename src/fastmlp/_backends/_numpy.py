@@ -3,12 +3,12 @@
 import math
 import platform
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fastmlp._architecture import Architecture
-from fastmlp._backends._engine import BoundForward, Examples, MembersSchedule, Schedule
+from fastmlp._backends._engine import BoundForward, Examples, MembersSchedule, Schedule, unknown
 from fastmlp._backends._numpy_derivatives import NumpyDerivatives
 from fastmlp._backends._numpy_functions import (
     ACTIVATIONS,
@@ -66,6 +66,7 @@ class NumpyEngine:
         self._layout = layout
         self._matrices = layout.matrices(parameters)
         self._seed = seed
+        self.repeat_forward = self.repeat_logits = self.repeat_step = unknown
 
     def draw_orders(self, generator: np.ndarray, orders: np.ndarray) -> bool:
         return False
@@ -76,11 +77,11 @@ class NumpyEngine:
                 outputs = self._outputs(X[block])
                 out[block] = outputs[-1] if logits else self._output_activation(outputs[-1])
 
-    def forward_one(self, x: np.ndarray, logits: bool) -> np.ndarray | None:
-        if x.dtype not in (self._architecture.dtype, np.float64):
+    def answer(self, X: np.ndarray, logits: bool) -> np.ndarray | None:
+        if X.ndim == 2 or X.dtype not in (self._architecture.dtype, np.float64):
             return None
         out = np.empty(self._architecture.layer_sizes[-1], self._architecture.dtype)
-        self.forward(x[None], out[None], logits)
+        self.forward(X[None], out[None], logits)
         return out
 
     def bind(self, n: int) -> BoundForward:
@@ -152,8 +153,8 @@ class NumpyEngine:
         self.train(Examples(X, y, sample_weight), Schedule(None, len(X), 0, 1, table), update, losses, dropout_step)
         return losses.item()
 
-    def repeat_step(self, X: Any, y: Any, update: Update, table: np.ndarray, dropout_step: int) -> float | None:
-        return None
+    def forget_step(self) -> None:
+        pass
 
     def train(
         self, examples: Examples, schedule: Schedule, update: Update, losses: np.ndarray, dropout_step: int

@@ -124,6 +124,7 @@ class Plan:
         line = LINE_BYTES // itemsize
         rows = TRAINING_ROWS if training else INFERENCE_ROWS
         self._dtype = architecture.dtype
+        self._parameters = parameters  # the record holds its address
         self._line = line
         self.workspace_size = 0
         self._gaps: list[tuple[int, int]] = []

@@ -126,7 +126,7 @@ class NumbaKernels:
     def __init__(self, dtype: np.dtype) -> None:
         self._dtype = dtype
         with lock:
-            functions = _functions(dtype.name, find_target(limit()))
+            self._functions = functions = _functions(dtype.name, find_target(limit()))
         self._run = functions["run"]
         self._threads_for_call = functions["threads_for_call"]
         self._threads_for_run = functions["threads_for_run"]
@@ -137,8 +137,9 @@ class NumbaKernels:
         self.penalty = functions["penalty"]
         self.draw_orders = functions["draw_orders"]
 
-    def builtin_predictor(self, call: int, logits: bool, is_long: bool) -> None:
-        """There is none without a compiler."""
+    def address_of(self, name: str) -> int:
+        """See Kernels."""
+        return int(_ffi.cast("intptr_t", self._functions[name]))
 
     def derivatives(self) -> "NumbaDerivativeKernels":
         """Compiled at their first use, for not all need them."""
