@@ -267,7 +267,7 @@ def readable(array: np.ndarray) -> np.ndarray:
     """The array, or a copy that kernels can read: of whole elements in each stride, and no column repeated."""
     if array.flags.aligned and not (array.ndim == 2 and array.strides[1] == 0):
         return array
-    return np.ascontiguousarray(array)
+    return array.copy()  # ascontiguousarray would leave odd addresses as they are
 
 
 def ensemble_workspace(architecture: Architecture, rows: int) -> int:
