@@ -88,6 +88,7 @@ typedef struct {
 typedef struct {
     const real *constants;
     real *panel, *column, *tile;
+    fetched_rows *fetched; /* or NULL */
 } backward_scratch;
 
 /* Units of a panel that are packed together: the most rows of every tile divide it. */
@@ -119,7 +120,7 @@ static void dense_weight_gradient(int64_t rows, const fastmlp_layer *layer, rang
             .b = dz + j * LANES, .b_row = leading, .next = dz + (j + step) * LANES, .next_row = leading, .next_rows = rows,
             .start = scratch->constants + LINE_LANES, .start_row = 0,
             .c = is_direct ? arena + at : scratch->tile, .c_row = is_direct ? leading : step * LANES,
-            .depth = rows, .scale = scale,
+            .depth = rows, .scale = scale, .fetched = scratch->fetched,
         };
         for (int64_t u = 0; u < units; u += GROUP) {
             p.a = a + u * rows;
@@ -131,15 +132,10 @@ static void dense_weight_gradient(int64_t rows, const fastmlp_layer *layer, rang
 
 /* packed[k][u] = parameters of unit u and output k of some units and outputs: a block of W^T, zero beyond the units. */
 static const real *pack_transposed(int64_t units, int64_t outputs, int64_t vectors, const real *parameters, int64_t leading, real *packed) {
-    for (int64_t u = 0; u < vectors * LANES; u += LANES)
-        for (int64_t k = 0; k < outputs; k += LANES) {
-            vector rows[LANES];
-            UNROLL
-            for (int i = 0; i < LANES; i++) rows[i] = u + i < units ? load(parameters + (u + i) * leading + k) : splat(0);
-            transpose_lanes(rows);
-            UNROLL
-            for (int i = 0; i < LANES; i++) store(packed + (k + i) * vectors * LANES + u, rows[i]);
-        }
+    const int64_t row = vectors * LANES;
+    for (int64_t u = 0; u < row; u += LANES)
+        for (int64_t k = 0; k < outputs; k += LANES)
+            transpose_block(parameters + u * leading + k, leading, units - u, packed + k * row + u, row);
     return packed;
 }
 
@@ -160,7 +156,7 @@ static void dense_input_gradient(int64_t all_rows, const fastmlp_layer *layer, c
                     .a = dz + row.from * leading + k.from, .a_stride = leading,
                     .b = pack_transposed(units - j * LANES, k.to - k.from, step, parameters + (panel.from + j * LANES) * leading + k.from, leading, scratch->column), .b_row = step * LANES,
                     .start = d == 0 ? scratch->constants + LINE_LANES : c, .start_row = d == 0 ? 0 : PANEL,
-                    .c = c, .c_row = PANEL, .depth = k.to - k.from, .next = dz,
+                    .c = c, .c_row = PANEL, .depth = k.to - k.from, .next = dz, .fetched = scratch->fetched,
                 });
             }
         }

@@ -79,51 +79,6 @@ INLINE vector element_lanes(const int64_t loss, int64_t activation, real *z, con
     return n > 1 ? lane_line_sum(&sum, n) : value;
 }
 
-/* exp(z - max z) in place; their sum, and the maximum. */
-static vector lane_exponentials(real *z, int64_t n, vector *largest) {
-    vector most = load(z);
-    for (int64_t j = 1; j < n; j++) {
-        const vector x = load(z + j * LANES);
-        most = choose(x > most, x, most);
-    }
-    lane_line sum = lane_line_of_zeros();
-    for (int64_t j = 0; j < n; j++) {
-        const vector e = exponential(load(z + j * LANES) - most);
-        store(z + j * LANES, e);
-        sum.part[j % LINE_LANES] += e;
-    }
-    *largest = most;
-    return lane_line_sum(&sum, n);
-}
-
-static vector cross_entropy_of_classes(real *z, ivector label, int64_t n, int with_gradient, vector scale) {
-    vector logit = splat(0), largest;
-    for (int64_t j = 0; j < n; j++) logit = choose(label == (integer)j - (ivector){0}, load(z + j * LANES), logit);
-    const vector sum = lane_exponentials(z, n, &largest), one = splat(1);
-    for (int64_t j = 0; with_gradient && j < n; j++) {
-        const vector p = load(z + j * LANES) / sum;
-        store(z + j * LANES, choose(label == (integer)j - (ivector){0}, p - one, p) * scale);
-    }
-    return multiply_add(logarithm(sum), one, -(logit - largest));
-}
-
-static vector cross_entropy_of_rows(real *z, const real *y, int64_t n, int with_gradient, vector scale, real *shifted) {
-    vector largest;
-    __builtin_memcpy(shifted, z, (size_t)(n * LANES) * sizeof(real));
-    const vector sum = lane_exponentials(z, n, &largest), zero = splat(0);
-    lane_line weight = lane_line_of_zeros(), gap = lane_line_of_zeros();
-    for (int64_t j = 0; j < n; j++) {
-        const vector target = load(y + j * LANES), d = load(shifted + j * LANES) - largest;
-        vector *g = gap.part + j % LINE_LANES;
-        weight.part[j % LINE_LANES] += target;
-        *g = choose(target == zero, *g, multiply_add(target, d, *g));
-    }
-    const vector total = lane_line_sum(&weight, n);
-    for (int64_t j = 0; with_gradient && j < n; j++)
-        store(z + j * LANES, (load(z + j * LANES) / sum * total - load(y + j * LANES)) * scale);
-    return multiply_add(logarithm(sum), total, -lane_line_sum(&gap, n));
-}
-
 /* Adds weight * loss of the rows of a block to every lane's `total`, from the logits z, which become dL/dz where a gradient
  * is wanted. */
 static void lanes_loss(const lanes *t, int64_t first, int64_t rows, real *z, int with_gradient, const double *divisor, double *total) {

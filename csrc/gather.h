@@ -35,6 +35,28 @@ INLINE void fetch_example(const fastmlp_examples *e, int64_t row) {
     __builtin_prefetch(e->y + row * e->y_row);
 }
 
+/* The examples of a step to come, fetched into the second cache a few lines at a time while the tiles of this one are computed:
+ * a step of 131-67-53-3 on rows out of 14 MB took 84 us, on rows in the cache 73; so it takes 76. */
+typedef struct {
+    const fastmlp_examples *examples;
+    int64_t next, to;         /* examples */
+    int64_t place, row_bytes; /* in the row of the next one */
+} fetched_rows;
+
+enum { LEAST_FETCHED = 2048, MOST_FETCHED = 1 << 18 }; /* bytes of a step: less is there at once, more would push out the weights */
+
+INLINE void fetch_lines(fetched_rows *f, int64_t lines) {
+    const fastmlp_examples *e = f->examples;
+    while (lines > 0 && f->next < f->to) {
+        const int64_t row = example_row(e, f->next);
+        if (f->place == 0) __builtin_prefetch(e->y + row * e->y_row, 0, 2);
+        for (; lines > 0 && f->place < f->row_bytes; f->place += 64, lines--) __builtin_prefetch(e->x + row * e->x_row + f->place, 0, 2);
+        if (f->place < f->row_bytes) return;
+        f->next++;
+        f->place = 0;
+    }
+}
+
 /* The inputs of a block that begins with example `first`: where they are, if the tile can read them there and reads them
  * well, else in `buffer`, to which the rows of `mine` are brought. */
 static const real *input_rows(const fastmlp_examples *e, int64_t first, int64_t block_rows, range mine, int64_t n_features, real *buffer, int64_t *leading) {

@@ -197,24 +197,3 @@ static void gather_lanes(const lanes *t, int64_t first, int64_t rows) {
         }
     }
 }
-
-/* --- sums over the outputs of a row: a line, then a tree, as for a single net --- */
-
-typedef struct {
-    vector part[LINE_LANES];
-} lane_line;
-
-INLINE lane_line lane_line_of_zeros(void) {
-    lane_line l;
-    for (int i = 0; i < LINE_LANES; i++) l.part[i] = splat(0);
-    return l;
-}
-
-/* The sum of what n elements of a row left in a line; parts that none of them reached are zero. */
-INLINE vector lane_line_sum(lane_line *l, int64_t n) {
-    int width = LINE_LANES;
-    while (width / 2 >= n) width /= 2;
-    for (width /= 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++) l->part[i] += l->part[i + width];
-    return l->part[0];
-}

@@ -61,11 +61,25 @@ static void softmax_row(real *z, int64_t n) {
     for (int64_t j = 0; j < n; j += LANES) store(z + j, load(z + j) / sum);
 }
 
+/* The same of LANES rows. */
+static void softmax_rows(real *z, int64_t leading, int64_t n) {
+    columns c;
+    vector largest;
+    rows_to_columns(z, leading, n, &c);
+    const vector sum = lane_exponentials(c.column[0], n, &largest);
+    for (int64_t j = 0; j < n; j++) store(c.column[j], load(c.column[j]) / sum);
+    columns_to_rows(&c, n, z, leading);
+}
+
 /* The logits of some rows become outputs. */
 static void output_rows(int64_t activation, int64_t rows, int64_t n, real *z, int64_t leading) {
-    if (activation == SOFTMAX)
-        for (int64_t i = 0; i < rows; i++) softmax_row(z + i * leading, n);
-    else activate_rows(activation, rows, whole_vectors(n), z, leading);
+    if (activation != SOFTMAX) {
+        activate_rows(activation, rows, whole_vectors(n), z, leading);
+        return;
+    }
+    int64_t i = 0;
+    for (; fit_columns(rows - i, n); i += LANES) softmax_rows(z + i * leading, leading, n);
+    for (; i < rows; i++) softmax_row(z + i * leading, n);
 }
 
 /* One vector of an element-wise loss: its value, and its derivative by z up to the factor of the batch. */
@@ -180,6 +194,29 @@ static void target_row(const fastmlp_examples *e, int64_t row, int64_t n, real *
     for (int64_t j = n; j < whole_lines(n) * LINE_LANES; j++) target[j] = 0;
 }
 
+INLINE int64_t class_of(const fastmlp_examples *e, int64_t row) { return *(const int64_t *)(e->y + row * e->y_row); }
+
+INLINE double reported(const fastmlp_examples *e, double cross_entropy) {
+    return e->largest_loss > 0 && cross_entropy > e->largest_loss ? e->largest_loss : cross_entropy;
+}
+
+/* Cross-entropy of LANES rows from example `first` on, their targets being classes. */
+static void class_losses(const fastmlp_examples *e, int64_t first, real *z, int64_t leading, int64_t n, int with_gradient, double factor, double *losses) {
+    columns c;
+    real scale[LANES] __attribute__((aligned(64))), value[LANES] __attribute__((aligned(64)));
+    integer label[LANES] __attribute__((aligned(64)));
+    for (int64_t i = 0; i < LANES; i++) {
+        const int64_t row = example_row(e, first + i);
+        losses[i] = weight_of(e, row);
+        scale[i] = (real)(losses[i] * factor);
+        label[i] = (integer)class_of(e, row);
+    }
+    rows_to_columns(z, leading, n, &c);
+    store(value, cross_entropy_of_classes(c.column[0], *(const ivector *)label, n, with_gradient, load(scale)));
+    for (int64_t i = 0; i < LANES; i++) losses[i] *= reported(e, (double)value[i]);
+    if (with_gradient) columns_to_rows(&c, n, z, leading);
+}
+
 /* losses[i] = weight * loss for the rows of `mine` in the block that begins with example `first`, from its logits z. With
  * a gradient, z becomes dL/dz of the batch's mean, data terms divided by `divisor`. target: two rows; parts: 3 * block_rows. */
 static void loss_rows(const fastmlp_plan *plan, const fastmlp_examples *e, int64_t first, range mine, real *z, int with_gradient, double divisor, real *target, real *parts, double *losses) {
@@ -195,14 +232,18 @@ static void loss_rows(const fastmlp_plan *plan, const fastmlp_examples *e, int64
         }
     }
     real *sum = parts, *weight = parts + plan->block_rows, *gap = weight + plan->block_rows;
-    for (int64_t i = mine.from; i < mine.to; i++) {
+    int64_t begin = mine.from;
+    if (loss == CROSS_ENTROPY && e->y_column == 0)
+        for (; fit_columns(mine.to - begin, n); begin += LANES)
+            class_losses(e, first + begin, z + begin * layer->leading, layer->leading, n, with_gradient, factor, losses + begin);
+    for (int64_t i = begin; i < mine.to; i++) {
         const int64_t row = example_row(e, first + i);
         const double example_weight = weight_of(e, row);
         const real scale = (real)(example_weight * factor);
         real *logits = z + i * layer->leading;
         if (loss == CROSS_ENTROPY) {
             cross_entropy_parts p;
-            if (e->y_column == 0) p = cross_entropy_of_class(logits, *(const int64_t *)(e->y + row * e->y_row), n, with_gradient, scale);
+            if (e->y_column == 0) p = cross_entropy_of_class(logits, class_of(e, row), n, with_gradient, scale);
             else {
                 target_row(e, row, n, target);
                 p = cross_entropy_of_probabilities(logits, target, n, with_gradient, scale, target + layer->leading);
@@ -223,13 +264,10 @@ static void loss_rows(const fastmlp_plan *plan, const fastmlp_examples *e, int64
         losses[i] = example_weight * ((double)value / (double)n);
     }
     if (loss != CROSS_ENTROPY) return;
-    for (int64_t i = mine.from; i < mine.to; i += LANES) {
+    for (int64_t i = begin; i < mine.to; i += LANES) {
         real value[LANES] __attribute__((aligned(64)));
         store(value, multiply_add(logarithm(load_loose(sum + i)), load_loose(weight + i), -load_loose(gap + i)));
-        for (int64_t j = 0; j < LANES && i + j < mine.to; j++) {
-            const double cross_entropy = (double)value[j];
-            losses[i + j] *= e->largest_loss > 0 && cross_entropy > e->largest_loss ? e->largest_loss : cross_entropy;
-        }
+        for (int64_t j = 0; j < LANES && i + j < mine.to; j++) losses[i + j] *= reported(e, (double)value[j]);
     }
 }
 

@@ -30,10 +30,11 @@ typedef struct {
     fastmlp_member member;
     const real *x; /* the block's inputs */
     int64_t x_leading;
+    fetched_rows *fetched; /* while going backward; or NULL */
 } network;
 
 INLINE network network_of(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, fastmlp_member member) {
-    return (network){plan, workspace, plan->parameters, e, member, NULL, 0};
+    return (network){plan, workspace, plan->parameters, e, member, NULL, 0, NULL};
 }
 
 INLINE const fastmlp_layer *last_layer(const network *net) { return net->plan->layers + net->plan->n_layers - 1; }
@@ -83,6 +84,7 @@ static void network_backward(const network *net, int64_t rows, real *dx, const g
         .panel = net->workspace + plan->panel + net->member.index * plan->panel_stride,
         .column = column_of(net),
         .tile = net->workspace + plan->tile + net->member.index * plan->tile_stride,
+        .fetched = net->fetched,
     };
     for (int64_t l = plan->n_layers - 1; l >= 0; l--) {
         const fastmlp_layer *layer = plan->layers + l, *below = l > 0 ? layer - 1 : NULL;
@@ -349,16 +351,26 @@ static void train_member(void *context, fastmlp_member member) {
     arguments *c = context;
     const fastmlp_schedule *s = c->schedule;
     network net = network_of(c->plan, c->workspace, c->examples, member);
-    const int64_t steps_per_epoch = (s->n_examples + s->batch_size - 1) / s->batch_size;
-    int64_t taken = 0;
+    const int64_t row_bytes = c->plan->layers[0].n_in * c->examples->x_column;
+    const int is_fetched = row_bytes * s->batch_size >= LEAST_FETCHED && row_bytes * s->batch_size <= MOST_FETCHED;
+    const int64_t steps_per_epoch = (s->n_examples + s->batch_size - 1) / s->batch_size, epoch_rows = c->examples->order ? s->n_examples : 0;
+    int64_t taken = 0, epoch = s->first_step / steps_per_epoch * epoch_rows, first = s->first_step % steps_per_epoch * s->batch_size;
     while (taken < s->n_steps) {
-        const int64_t step = s->first_step + taken, batch = step % steps_per_epoch;
-        const int64_t first = batch * s->batch_size, n = smaller(s->batch_size, s->n_examples - first);
-        const int64_t start = c->examples->order ? step / steps_per_epoch * s->n_examples + first : first;
-        const double value = train_step(&net, start, n, s->table + taken * s->table_row, c->update, s->dropout_step + taken, c->gradients);
+        const int64_t n = smaller(s->batch_size, s->n_examples - first), is_last = first + n == s->n_examples;
+        const int64_t next_epoch = is_last ? epoch + epoch_rows : epoch, next_first = is_last ? 0 : first + n;
+        fetched_rows fetched;
+        net.fetched = NULL;
+        if (is_fetched && taken + 1 < s->n_steps) {
+            const range mine = share_of(member, smaller(s->batch_size, s->n_examples - next_first), SHARED_ROWS);
+            const int64_t next = next_epoch + next_first;
+            fetched = (fetched_rows){c->examples, next + mine.from, next + mine.to, 0, row_bytes};
+            net.fetched = &fetched;
+        }
+        const double value = train_step(&net, epoch + first, n, s->table + taken * s->table_row, c->update, s->dropout_step + taken, c->gradients);
         if (member.index == 0) c->losses[taken] = value;
         if (!__builtin_isfinite(value)) break;
         taken++;
+        epoch = next_epoch, first = next_first;
     }
     if (member.index == 0) c->taken = taken;
     restore_mode(mode);

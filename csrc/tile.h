@@ -19,6 +19,7 @@ typedef struct {
     real scale; /* 0: c is overwritten */
     const real *next; /* what the next product will read: fetched while this one is computed, a row with every four k */
     int64_t next_row, next_rows;
+    fetched_rows *fetched; /* a line of them with every four k, too; or NULL */
 } product;
 
 /* 12 accumulators, 2-3 vectors of b and one of a fill 16 registers; AVX-512 has 32. */
@@ -150,6 +151,7 @@ static void multiply(tile_kind kind, int64_t rows, int64_t vectors, product *p) 
         tile_rows = rows <= most ? rows : rows < 2 * most ? (rows + 1) / 2 : most;
         if (reads_c)
             for (int64_t r = 0; r < tile_rows; r++) __builtin_prefetch(p->c + (tile_rows + r) * p->c_row);
+        if (p->fetched) fetch_lines(p->fetched, fetched);
         column[tile_rows - 1](p);
         p->a += kind == COLUMNS_OF_A ? tile_rows : tile_rows * p->a_stride;
         p->start += tile_rows * p->start_row;

@@ -227,3 +227,13 @@ INLINE void transpose_lanes(vector rows[LANES]) {
         for (int i = 0; i < LANES; i++) rows[i] = zipped[i];
     }
 }
+
+/* The same in memory, with one vector of as many rows as there are lanes; rows from `count` on are zero. */
+INLINE void transpose_block(const real *source, int64_t source_row, int64_t count, real *to, int64_t to_row) {
+    vector rows[LANES];
+    UNROLL
+    for (int i = 0; i < LANES; i++) rows[i] = i < count ? load(source + i * source_row) : splat(0);
+    transpose_lanes(rows);
+    UNROLL
+    for (int i = 0; i < LANES; i++) store(to + i * to_row, rows[i]);
+}

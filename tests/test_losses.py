@@ -3,7 +3,7 @@
 import numpy as np
 import oracle
 import pytest
-from support import OUTPUTS_AND_LOSSES, assert_close, make_examples, make_net
+from support import OUTPUTS_AND_LOSSES, assert_close, assert_same_bits, flat, make_examples, make_net
 
 import fastmlp
 from fastmlp._backends._engine import Examples, Schedule
@@ -189,3 +189,22 @@ def test_largest_loss_lets_nan_through(backend, dtype):
     schedule = Schedule(None, 20, 0, 1, np.array([[0.1, 0.0, 0.0, 1.0]]), 2.0)
     assert net._engine.train(Examples(X, y, None), schedule, fastmlp.SGD(lr=0.1)._bind(net), losses, 0) == 0
     assert np.isnan(losses[0])
+
+
+@pytest.mark.parametrize("n_outputs", [2, 4, 7, 8, 9, 15, 16, 17])
+def test_softmax_rows_side_by_side(backend, dtype, n_outputs):
+    """Of up to a line of outputs as many rows as a vector has lanes are taken together, the others one by one."""
+    net, expected = make_net((3, n_outputs), output_activation="softmax", backend=backend, dtype=dtype, scale=4.0)
+    X, y = make_examples(net, 49)
+    weights = np.random.default_rng(1).uniform(0.0, 2.0, 49)
+    alone = [net.forward(x) for x in X]
+    for n in (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33, 49):
+        if backend == "numpy":  # whose matrix products depend on the number of rows
+            assert_close(net.forward(X[:n]), oracle.fast_forward(expected, X[:n]), dtype)
+        else:
+            assert_same_bits(net.forward(X[:n]), np.array(alone[:n]))
+        loss, gradients = net.loss_and_gradients(X[:n], y[:n], weights[:n])
+        right_loss, d_weights, d_biases, _ = oracle.fast_loss_and_gradients(expected, X[:n], y[:n], weights[:n])
+        assert_close(loss, right_loss, dtype)
+        assert_close(gradients.flat, flat(d_weights, d_biases), dtype, scale=2.0)
+        assert_close(net.loss(X[:n], y[:n], weights[:n]), right_loss, dtype)

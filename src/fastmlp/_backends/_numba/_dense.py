@@ -15,6 +15,7 @@ from fastmlp._backends._numba._activation import (
     chain_rows_by_factor,
 )
 from fastmlp._backends._numba._compiler import inline, kernel
+from fastmlp._backends._numba._gather import FETCHED_ROWS
 from fastmlp._backends._numba._memory import Pointer, Struct, constructor, copy_reals, is_set, size_of_real
 from fastmlp._backends._numba._structs import SGD, Layer, Reals
 from fastmlp._backends._numba._tile import (
@@ -37,7 +38,7 @@ from fastmlp._backends._numba._vector import (
     smaller,
     splat,
     store,
-    transpose_lanes,
+    transpose_block,
 )
 
 # A product is cut so that its a (rows x depth) and one column of its b stay in the caches: 240 KB and 20 KB.
@@ -150,7 +151,7 @@ def dense_forward(
                     a=x + (row * x_leading + k), a_stride=x_leading,
                     b=b, b_row=leading, next=b + step * lanes(x), next_row=leading, next_rows=depth,
                     start=bias + at if d == 0 else c, start_row=0 if d == 0 else leading,
-                    c=c, c_row=leading, depth=depth, scale=0.0,
+                    c=c, c_row=leading, depth=depth, scale=0.0, fetched=0,
                 )  # fmt: skip
                 multiply(ROWS_OF_A, rows, step, p)
                 if d + 1 == depth_blocks:
@@ -194,6 +195,7 @@ def backward_scratch_struct(real: Any) -> Struct:
             "panel": Pointer(real),  # a panel of inputs
             "column": Pointer(real),  # a column of W^T
             "tile": Pointer(real),  # what tiles compute
+            "fetched": Pointer(FETCHED_ROWS),  # or null
         },
     )
 
@@ -256,7 +258,7 @@ def dense_weight_gradient(
             b=dz + j * lanes(a), b_row=leading, next=dz + (j + step) * lanes(a), next_row=leading, next_rows=rows,
             start=scratch.constants + line_lanes(a), start_row=0,
             c=arena + at if is_direct else scratch.tile, c_row=leading if is_direct else step * lanes(a),
-            depth=rows, scale=scale,
+            depth=rows, scale=scale, fetched=scratch.fetched,
         )  # fmt: skip
         for u in range(0, units, group_units()):
             p.a = a + u * rows
@@ -273,7 +275,7 @@ def pack_transposed(units: int, outputs: int, vectors: int, parameters: Reals, l
     row = vectors * lanes(column)
     for u in range(0, row, lanes(column)):
         for k in range(0, outputs, lanes(column)):
-            transpose_lanes(parameters + (u * leading + k), leading, units - u, column + (k * row + u), row)
+            transpose_block(parameters + (u * leading + k), leading, units - u, column + (k * row + u), row)
     return column
 
 
@@ -315,7 +317,7 @@ def dense_input_gradient(
                     b=pack_transposed(units - at, depth, step, weights, leading, scratch.column),
                     b_row=step * lanes(dz), next=dz, next_row=0, next_rows=0,
                     start=scratch.constants + line_lanes(dz) if d == 0 else c, start_row=0 if d == 0 else tile_row,
-                    c=c, c_row=tile_row, depth=depth, scale=0.0,
+                    c=c, c_row=tile_row, depth=depth, scale=0.0, fetched=scratch.fetched,
                 )  # fmt: skip
                 multiply(ROWS_OF_A, rows, step, p)
                 j += step

@@ -10,28 +10,30 @@ from fastmlp._backends._numba._activation import (
     chain_rows,
     chain_rows_by_factor,
 )
+from fastmlp._backends._numba._columns import (
+    clear_line,
+    cross_entropy_of_classes,
+    cross_entropy_of_rows,
+    lane_line_sum,
+    part_of_line,
+)
 from fastmlp._backends._numba._compiler import Entry, inline, kernel
-from fastmlp._backends._numba._elementary import exponential, logarithm
 from fastmlp._backends._numba._gather import convert_row, example_row, is_own_type
 from fastmlp._backends._numba._lane_tile import lane_multiply, lane_product
 from fastmlp._backends._numba._lanes import (
     Lanes,
     Trainee,
     begin_lanes,
-    clear_line,
     copy_member,
     gather_lanes,
-    lane_line_sum,
     lanes_unset,
     member_of,
-    part_of_line,
 )
 from fastmlp._backends._numba._loss import element_loss, weight_of
 from fastmlp._backends._numba._memory import (
     Pointer,
     as_double,
     as_real,
-    copy_reals,
     int64_at,
     is_set,
     reals_at,
@@ -183,60 +185,6 @@ def element_lanes(t: Lanes, loss: int, activation: int, z: Reals, n: int, with_g
 
 
 @kernel
-def lane_exponentials(t: Lanes, z: Reals, n: int) -> tuple[Vector, Vector]:
-    """exp(z - max z) in place; their sum, and the maximum."""
-    most = load(z)
-    for j in range(1, n):
-        x = load(z + j * lanes(z))
-        most = choose(x > most, x, most)
-    clear_line(t.line)
-    for j in range(n):
-        e = exponential(load(z + j * lanes(z)) - most)
-        store(z + j * lanes(z), e)
-        part = part_of_line(t.line, j)
-        store(part, load(part) + e)
-    return lane_line_sum(t.line, n), most
-
-
-@kernel
-def cross_entropy_of_classes(t: Lanes, z: Reals, n: int, with_gradient: bool, scale: Vector) -> Vector:
-    label = load(t.labels)
-    logit = splat(0, z)
-    one = splat(1, z)
-    for j in range(n):
-        logit = choose(label == splat(j, z), load(z + j * lanes(z)), logit)
-    total, largest = lane_exponentials(t, z, n)
-    if with_gradient:
-        for j in range(n):
-            p = load(z + j * lanes(z)) / total
-            store(z + j * lanes(z), choose(label == splat(j, z), p - one, p) * scale)
-    return multiply_add(logarithm(total), one, -(logit - largest))
-
-
-@kernel
-def cross_entropy_of_rows(t: Lanes, z: Reals, n: int, with_gradient: bool, scale: Vector) -> Vector:
-    y = t.targets
-    copy_reals(t.deltas, z, n * lanes(z))
-    total, largest = lane_exponentials(t, z, n)
-    zero = splat(0, z)
-    clear_line(t.line)
-    clear_line(t.other_line)
-    for j in range(n):
-        target = load(y + j * lanes(z))
-        d = load(t.deltas + j * lanes(z)) - largest
-        weight = part_of_line(t.line, j)
-        gap = part_of_line(t.other_line, j)
-        store(weight, load(weight) + target)
-        store(gap, choose(target == zero, load(gap), multiply_add(target, d, load(gap))))
-    whole = lane_line_sum(t.line, n)
-    if with_gradient:
-        for j in range(n):
-            p = load(z + j * lanes(z)) / total
-            store(z + j * lanes(z), (p * whole - load(y + j * lanes(z))) * scale)
-    return multiply_add(logarithm(total), whole, -lane_line_sum(t.other_line, n))
-
-
-@kernel
 def row_of_losses(t: Lanes, z: Reals, n: int, has_classes: bool, with_gradient: bool) -> Vector:
     """The loss of one row of every member, with the loss chosen once."""
     loss = t.plan.loss
@@ -253,8 +201,8 @@ def row_of_losses(t: Lanes, z: Reals, n: int, has_classes: bool, with_gradient: 
     if loss == HUBER:
         return element_lanes(t, HUBER, activation, z, n, with_gradient, scale)
     if has_classes:
-        return cross_entropy_of_classes(t, z, n, with_gradient, scale)
-    return cross_entropy_of_rows(t, z, n, with_gradient, scale)
+        return cross_entropy_of_classes(z, load(t.labels), n, with_gradient, scale, t.line)
+    return cross_entropy_of_rows(z, t.targets, n, with_gradient, scale, t.deltas, t.line, t.other_line)
 
 
 @kernel

@@ -7,8 +7,9 @@ from numba.core import types
 from fastmlp._backends._numba._compiler import Entry, kernel
 from fastmlp._backends._numba._dense import ADD_GRADIENT, STORE_GRADIENT, gradient_sink
 from fastmlp._backends._numba._elementary import NAN
+from fastmlp._backends._numba._gather import LEAST_FETCHED, MOST_FETCHED, fetched_rows
 from fastmlp._backends._numba._loss import chain_output_rows
-from fastmlp._backends._numba._memory import Pointer, as_double, as_integer, constructor, is_set, pick
+from fastmlp._backends._numba._memory import Pointer, as_double, as_integer, constructor, is_set, null_like, pick
 from fastmlp._backends._numba._network import (
     NO_DROPOUT,
     SHARED_ROWS,
@@ -97,22 +98,35 @@ def apply_member(net: Network, c: Arguments) -> None:
 @kernel
 def train_member(net: Network, c: Arguments) -> None:
     s = c.schedule
+    e = net.examples
+    row_bytes = c.plan.layers[0].n_in * e.x_column
+    is_fetched = LEAST_FETCHED <= row_bytes * s.batch_size <= MOST_FETCHED
     steps_per_epoch = (s.n_examples + s.batch_size - 1) // s.batch_size
+    epoch_rows = s.n_examples if is_set(e.order) else 0
+    epoch = s.first_step // steps_per_epoch * epoch_rows
+    first = s.first_step % steps_per_epoch * s.batch_size
+    fetched = fetched_rows(examples=e, next=0, to=0, place=0, row_bytes=row_bytes)
     taken = 0
     while taken < s.n_steps:
-        step = s.first_step + taken
-        first = step % steps_per_epoch * s.batch_size
         n = smaller(s.batch_size, s.n_examples - first)
-        start = first
-        if is_set(net.examples.order):
-            start = step // steps_per_epoch * s.n_examples + first
+        next_epoch, next_first = epoch, first + n
+        if next_first == s.n_examples:
+            next_epoch, next_first = epoch + epoch_rows, 0
+        net.fetched = null_like(net.fetched)
+        if is_fetched and taken + 1 < s.n_steps:
+            begin, end = share_of(net.member, smaller(s.batch_size, s.n_examples - next_first), SHARED_ROWS)
+            fetched.next = next_epoch + next_first + begin
+            fetched.to = next_epoch + next_first + end
+            fetched.place = 0
+            net.fetched = fetched
         row = s.table + taken * s.table_row
-        value = train_step(net, start, n, row, c.update, s.dropout_step + taken, c.gradients)
+        value = train_step(net, epoch + first, n, row, c.update, s.dropout_step + taken, c.gradients)
         if net.member.index == 0:
             c.losses[taken] = value
         if not is_finite(value):
             break
         taken += 1
+        epoch, first = next_epoch, next_first
     if net.member.index == 0:
         c.taken = taken
 
@@ -123,7 +137,7 @@ def run(job: int, c: Arguments, member: Member) -> None:
     mode = flush_subnormals()
     net = network(
         plan=c.plan, workspace=c.workspace, parameters=c.plan.parameters, examples=c.examples, member=member,
-        x=0, x_leading=0,
+        x=0, x_leading=0, fetched=0,
     )  # fmt: skip
     if job == FORWARD:
         copy_outputs(net, c.n, c.option, c.plan.n_layers - 1, c.out, c.outs)

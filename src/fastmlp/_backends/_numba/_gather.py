@@ -3,9 +3,14 @@ csrc/gather.h."""
 
 from typing import Any
 
+from numba.core import types
+
 from fastmlp._backends._numba._compiler import inline, kernel
 from fastmlp._backends._numba._memory import (
+    Pointer,
+    Struct,
     as_real,
+    constructor,
     copy_reals,
     float32_at,
     float64_at,
@@ -15,8 +20,8 @@ from fastmlp._backends._numba._memory import (
     reals_at,
     size_of_real,
 )
-from fastmlp._backends._numba._structs import FLOAT32, FLOAT64, Examples, Reals
-from fastmlp._backends._numba._vector import is_single, prefetch
+from fastmlp._backends._numba._structs import EXAMPLES, FLOAT32, FLOAT64, Examples, Reals
+from fastmlp._backends._numba._vector import is_single, prefetch, prefetch_for_later
 
 Bytes = Any
 
@@ -58,6 +63,41 @@ def fetch_example(e: Examples, row: int) -> None:
     prefetch(e.x + row * e.x_row)
     prefetch(e.x + (row * e.x_row + 64))
     prefetch(e.y + row * e.y_row)
+
+
+# The examples of a step to come, fetched into the second cache a few lines at a time while the tiles of this one are
+# computed.
+FETCHED_ROWS = Struct(
+    "fetched_rows",
+    {
+        "examples": Pointer(EXAMPLES),
+        "next": types.int64,  # examples
+        "to": types.int64,
+        "place": types.int64,  # in the row of the next one
+        "row_bytes": types.int64,
+    },
+)
+FetchedRows = Any
+fetched_rows = constructor(lambda real: FETCHED_ROWS, like="next")
+# Bytes of a step: less is there at once, more would push out the weights.
+LEAST_FETCHED = 2048
+MOST_FETCHED = 1 << 18
+
+
+@kernel
+def fetch_lines(f: FetchedRows, lines: int) -> None:
+    e = f.examples
+    while lines > 0 and f.next < f.to:
+        row = example_row(e, f.next)
+        if f.place == 0:
+            prefetch_for_later(e.y + row * e.y_row)
+        while lines > 0 and f.place < f.row_bytes:
+            prefetch_for_later(e.x + (row * e.x_row + f.place))
+            f.place += 64
+            lines -= 1
+        if f.place >= f.row_bytes:
+            f.next += 1
+            f.place = 0
 
 
 @kernel

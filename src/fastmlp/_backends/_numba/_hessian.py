@@ -235,6 +235,7 @@ def add_gradient_tangents(net: Network, d: Derivatives, block_rows: int, sink: G
         panel=net.workspace + (plan.panel + member.index * plan.panel_stride),
         column=column_of(net),
         tile=net.workspace + (plan.tile + member.index * plan.tile_stride),
+        fetched=0,
     )
     further = gradient_sink(use=ADD_GRADIENT, gradients=sink.gradients, parameters=sink.parameters, update=0)
     for number in range(plan.n_layers):

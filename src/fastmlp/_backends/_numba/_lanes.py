@@ -30,19 +30,17 @@ from fastmlp._backends._numba._structs import (
     RMSPROP,
     Plan,
     Reals,
-    Vector,
     plan_struct,
     trainee_struct,
 )
 from fastmlp._backends._numba._vector import (
     lanes,
     line_lanes,
-    load,
     load_loose,
     smaller,
     splat,
     store,
-    transpose_lanes,
+    transpose_block,
 )
 
 Lanes = Any
@@ -221,37 +219,7 @@ def gather_lanes(t: Lanes, first: int, rows: int) -> None:
                 else:
                     convert_row(t.block + lane * width, source, e.x_column, e.x_type, n)
             if n == width:
-                transpose_lanes(t.block, width, width, x + k * width, width)
+                transpose_block(t.block, width, width, x + k * width, width)
             else:
-                transpose_lanes(t.block, width, width, t.turned, width)
+                transpose_block(t.block, width, width, t.turned, width)
                 copy_reals(x + k * width, t.turned, n * width)
-
-
-# ---- sums over the outputs of a row: a line, then a tree, as for a single net
-
-
-@inline
-def clear_line(line: Reals) -> None:
-    for i in range(line_lanes(line)):
-        store(line + i * lanes(line), splat(0, line))
-
-
-@inline
-def part_of_line(line: Reals, j: int) -> Reals:
-    """Where element j of a row is added up."""
-    return line + (j & (line_lanes(line) - 1)) * lanes(line)
-
-
-@kernel
-def lane_line_sum(line: Reals, n: int) -> Vector:
-    """The sum of what n elements of a row left in a line; parts that none of them reached are zero."""
-    width = line_lanes(line)
-    while width // 2 >= n:
-        width = width // 2
-    width = width // 2
-    while width > 0:
-        for i in range(width):
-            p = line + i * lanes(line)
-            store(p, load(p) + load(p + width * lanes(line)))
-        width = width // 2
-    return load(line)

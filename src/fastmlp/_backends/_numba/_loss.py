@@ -7,6 +7,13 @@ Sums over examples: in float64, in the order of the examples.
 from typing import Any
 
 from fastmlp._backends._numba._activation import activate_rows, activate_with_derivative
+from fastmlp._backends._numba._columns import (
+    columns_to_rows,
+    cross_entropy_of_classes,
+    fit_columns,
+    lane_exponentials,
+    rows_to_columns,
+)
 from fastmlp._backends._numba._compiler import inline, kernel
 from fastmlp._backends._numba._dense import whole_vectors
 from fastmlp._backends._numba._elementary import (
@@ -38,6 +45,7 @@ from fastmlp._backends._numba._vector import (
     absolute,
     at_least,
     choose,
+    columns_buffer,
     lane_numbers,
     lanes,
     largest_lane,
@@ -108,13 +116,30 @@ def softmax_row(z: Reals, n: int) -> None:
 
 
 @kernel
+def softmax_rows(z: Reals, leading: int, n: int) -> None:
+    """The same of as many rows as there are lanes."""
+    columns = columns_buffer(z)
+    rows_to_columns(z, leading, n, columns)
+    total, _ = lane_exponentials(columns, n, columns_buffer(z))
+    for j in range(n):
+        column = columns + j * lanes(z)
+        store(column, load(column) / total)
+    columns_to_rows(columns, n, z, leading)
+
+
+@kernel
 def output_rows(activation: int, rows: int, n: int, z: Reals, leading: int) -> None:
     """The logits of some rows become outputs."""
-    if activation == SOFTMAX:
-        for i in range(rows):
-            softmax_row(z + i * leading, n)
-    else:
+    if activation != SOFTMAX:
         activate_rows(activation, rows, whole_vectors(n, z), z, leading)
+        return
+    i = 0
+    while fit_columns(rows - i, n, z):
+        softmax_rows(z + i * leading, leading, n)
+        i += lanes(z)
+    while i < rows:
+        softmax_row(z + i * leading, n)
+        i += 1
 
 
 @inline
@@ -288,6 +313,41 @@ def element_row_of(loss: int, activation: int, z: Reals, y: Reals, n: int, with_
     return element_row(HUBER, activation, z, y, n, with_gradient, scale)
 
 
+@inline
+def class_of(e: Examples, row: int) -> int:
+    return int64_at(e.y + row * e.y_row)
+
+
+@inline
+def reported(e: Examples, cross_entropy: float) -> float:
+    if e.largest_loss > 0 and cross_entropy > e.largest_loss:
+        return e.largest_loss
+    return cross_entropy
+
+
+@kernel
+def class_losses(
+    e: Examples, first: int, z: Reals, leading: int, n: int, with_gradient: bool, factor: float, losses: Any
+) -> None:
+    """Cross-entropy of as many rows as there are lanes, from example ``first`` on, their targets being classes."""
+    columns = columns_buffer(z)
+    scale = line_buffer(z)
+    label = line_buffer(z)
+    for i in range(lanes(z)):
+        row = example_row(e, first + i)
+        weight = weight_of(e, row)
+        losses[i] = weight
+        scale[i] = as_real(weight * factor, z)
+        label[i] = as_real(class_of(e, row), z)
+    rows_to_columns(z, leading, n, columns)
+    value = line_buffer(z)
+    store(value, cross_entropy_of_classes(columns, load(label), n, with_gradient, load(scale), columns_buffer(z)))
+    for i in range(lanes(z)):
+        losses[i] = losses[i] * reported(e, as_double(value[i]))
+    if with_gradient:
+        columns_to_rows(columns, n, z, leading)
+
+
 @kernel
 def loss_rows(
     plan: Plan,
@@ -319,6 +379,11 @@ def loss_rows(
     sums = parts
     weights = sums + plan.block_rows
     gaps = weights + plan.block_rows
+    if loss == CROSS_ENTROPY and e.y_column == 0:
+        while fit_columns(end - begin, n, z):
+            logits = z + begin * layer.leading
+            class_losses(e, first + begin, logits, layer.leading, n, with_gradient, factor, losses + begin)
+            begin += lanes(z)
     for i in range(begin, end):
         row = example_row(e, first + i)
         example_weight = weight_of(e, row)
@@ -326,8 +391,7 @@ def loss_rows(
         logits = z + i * layer.leading
         if loss == CROSS_ENTROPY:
             if e.y_column == 0:
-                label = int64_at(e.y + row * e.y_row)
-                one_sum, one_weight, one_gap = cross_entropy_of_class(logits, label, n, with_gradient, scale)
+                one_sum, one_weight, one_gap = cross_entropy_of_class(logits, class_of(e, row), n, with_gradient, scale)
             else:
                 target_row(e, row, n, target)
                 one_sum, one_weight, one_gap = cross_entropy_of_probabilities(
@@ -347,10 +411,7 @@ def loss_rows(
             logarithms = logarithm(load_loose(sums + i))
             store(values, multiply_add(logarithms, load_loose(weights + i), -load_loose(gaps + i)))
             for j in range(smaller(lanes(z), end - i)):
-                cross_entropy = as_double(values[j])
-                if e.largest_loss > 0 and cross_entropy > e.largest_loss:
-                    cross_entropy = e.largest_loss
-                losses[i + j] = losses[i + j] * cross_entropy
+                losses[i + j] = losses[i + j] * reported(e, as_double(values[j]))
 
 
 @inline

@@ -17,7 +17,7 @@ from fastmlp._backends._numba._dense import (
     gradient_sink,
     whole_vectors,
 )
-from fastmlp._backends._numba._gather import input_rows
+from fastmlp._backends._numba._gather import FETCHED_ROWS, input_rows
 from fastmlp._backends._numba._loss import loss_rows, output_rows
 from fastmlp._backends._numba._memory import (
     Pointer,
@@ -81,6 +81,7 @@ def network_struct(real: Any) -> Struct:
             "member": Pointer(MEMBER),
             "x": Pointer(real),  # the block's inputs
             "x_leading": types.int64,
+            "fetched": Pointer(FETCHED_ROWS),  # while going backward; or null
         },
     )
 
@@ -164,6 +165,7 @@ def network_backward(net: Network, rows: int, dx: Reals, sink: GradientSink) -> 
         panel=net.workspace + (plan.panel + member.index * plan.panel_stride),
         column=column_of(net),
         tile=net.workspace + (plan.tile + member.index * plan.tile_stride),
+        fetched=net.fetched,
     )
     for number in range(plan.n_layers - 1, -1, -1):
         layer = plan.layers[number]

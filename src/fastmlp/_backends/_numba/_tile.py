@@ -16,7 +16,8 @@ import llvmlite.ir as ir
 from numba.core import types
 
 from fastmlp._backends._numba._compiler import inline, kernel, primitive
-from fastmlp._backends._numba._memory import BYTE, INT32, INT64, Pointer, Struct, constructor
+from fastmlp._backends._numba._gather import FETCHED_ROWS, fetch_lines
+from fastmlp._backends._numba._memory import BYTE, INT32, INT64, Pointer, Struct, constructor, is_set
 from fastmlp._backends._numba._target import current_target
 from fastmlp._backends._numba._vector import Vector, emit_multiply_add, emit_prefetch, prefetch, spread
 
@@ -78,6 +79,7 @@ def product_struct(real: Any) -> Struct:
             "next": Pointer(real),
             "next_row": types.int64,
             "next_rows": types.int64,
+            "fetched": Pointer(FETCHED_ROWS),  # a line of them with every four k, too; or null
         },
     )
 
@@ -306,6 +308,8 @@ def multiply(kind: int, rows: int, vectors: int, p: Product) -> None:
         if reads_c:
             for row in range(tile_rows, 2 * tile_rows):
                 prefetch(p.c + row * p.c_row)
+        if is_set(p.fetched):
+            fetch_lines(p.fetched, fetched)
         tile_multiply(kind, tile_rows, vectors, p)
         p.a = p.a + (tile_rows if kind == COLUMNS_OF_A else tile_rows * p.a_stride)
         p.start = p.start + tile_rows * p.start_row

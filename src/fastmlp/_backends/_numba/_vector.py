@@ -7,6 +7,7 @@ a vector, or a pointer.
 
 import operator
 import platform
+from functools import partial
 from typing import Any
 
 import llvmlite.ir as ir
@@ -234,11 +235,17 @@ def prefetch(pointer: Any) -> Any:
     return types.void, emit_prefetch
 
 
-def emit_prefetch(builder: ir.IRBuilder, p: Any) -> Any:
+@primitive
+def prefetch_for_later(pointer: Any) -> Any:
+    """Into the second cache."""
+    return types.void, partial(emit_prefetch, locality=2)
+
+
+def emit_prefetch(builder: ir.IRBuilder, p: Any, locality: int = 3) -> Any:
     pointer = BYTE.as_pointer()
     signature = ir.FunctionType(ir.VoidType(), [pointer, INT32, INT32, INT32])
     function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], signature)
-    builder.call(function, [builder.bitcast(p, pointer), INT32(0), INT32(3), INT32(1)])  # read, keep, data
+    builder.call(function, [builder.bitcast(p, pointer), INT32(0), INT32(locality), INT32(1)])  # read, data
 
 
 # ---- lines
@@ -263,6 +270,21 @@ def line_buffer(like: Any) -> Any:
             p.align = 64
         builder.store(ir.Constant(line.llvm, None), p, align=64)
         return builder.bitcast(p, SCALARS[line.element].as_pointer())
+
+    return Pointer(line.element), emit
+
+
+@primitive
+def columns_buffer(like: Any) -> Any:
+    """A place for a vector for every element of a line, on the stack of its kernel."""
+    line = _line_of(real_of(like))
+    vectors = line.lanes * Vector(line.element).lanes
+
+    def emit(builder: ir.IRBuilder, _: Any) -> Any:
+        with builder.goto_entry_block():
+            p = builder.alloca(SCALARS[line.element], vectors)
+            p.align = 64
+        return p
 
     return Pointer(line.element), emit
 
@@ -500,7 +522,7 @@ def _zip(builder: ir.IRBuilder, a: Any, b: Any) -> list[Any]:
 
 
 @primitive
-def transpose_lanes(source: Any, source_row: Any, count: Any, to: Any, to_row: Any) -> Any:
+def transpose_block(source: Any, source_row: Any, count: Any, to: Any, to_row: Any) -> Any:
     """Brings as many rows as there are lanes, one vector of each, into columns; rows from ``count`` on are zero.
 
     Each round of zips moves one more bit of the lane's number into the row's.

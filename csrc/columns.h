@@ -1,0 +1,84 @@
+/* Rows side by side, one in every lane: column j has element j of all of them. So go the members of an ensemble, and the rows
+ * of nets with few outputs: sums and maxima along a row, which across the lanes of a vector take most of a softmax's time, are
+ * sums and maxima of vectors here. The bits are those of a row by itself. */
+
+/* Sums over the outputs of a row: a line, then a tree. */
+
+typedef struct {
+    vector part[LINE_LANES];
+} lane_line;
+
+INLINE lane_line lane_line_of_zeros(void) {
+    lane_line l;
+    for (int i = 0; i < LINE_LANES; i++) l.part[i] = splat(0);
+    return l;
+}
+
+/* The sum of what n elements of a row left in a line; parts that none of them reached are zero. */
+INLINE vector lane_line_sum(lane_line *l, int64_t n) {
+    int width = LINE_LANES;
+    while (width / 2 >= n) width /= 2;
+    for (width /= 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) l->part[i] += l->part[i + width];
+    return l->part[0];
+}
+
+/* exp(z - max z) in place; their sum, and the maximum. */
+static vector lane_exponentials(real *z, int64_t n, vector *largest) {
+    vector most = load(z);
+    for (int64_t j = 1; j < n; j++) {
+        const vector x = load(z + j * LANES);
+        most = choose(x > most, x, most);
+    }
+    lane_line sum = lane_line_of_zeros();
+    for (int64_t j = 0; j < n; j++) {
+        const vector e = exponential(load(z + j * LANES) - most);
+        store(z + j * LANES, e);
+        sum.part[j % LINE_LANES] += e;
+    }
+    *largest = most;
+    return lane_line_sum(&sum, n);
+}
+
+static vector cross_entropy_of_classes(real *z, ivector label, int64_t n, int with_gradient, vector scale) {
+    vector logit = splat(0), largest;
+    for (int64_t j = 0; j < n; j++) logit = choose(label == (integer)j - (ivector){0}, load(z + j * LANES), logit);
+    const vector sum = lane_exponentials(z, n, &largest), one = splat(1);
+    for (int64_t j = 0; with_gradient && j < n; j++) {
+        const vector p = load(z + j * LANES) / sum;
+        store(z + j * LANES, choose(label == (integer)j - (ivector){0}, p - one, p) * scale);
+    }
+    return multiply_add(logarithm(sum), one, -(logit - largest));
+}
+
+static vector cross_entropy_of_rows(real *z, const real *y, int64_t n, int with_gradient, vector scale, real *shifted) {
+    vector largest;
+    __builtin_memcpy(shifted, z, (size_t)(n * LANES) * sizeof(real));
+    const vector sum = lane_exponentials(z, n, &largest), zero = splat(0);
+    lane_line weight = lane_line_of_zeros(), gap = lane_line_of_zeros();
+    for (int64_t j = 0; j < n; j++) {
+        const vector target = load(y + j * LANES), d = load(shifted + j * LANES) - largest;
+        vector *g = gap.part + j % LINE_LANES;
+        weight.part[j % LINE_LANES] += target;
+        *g = choose(target == zero, *g, multiply_add(target, d, *g));
+    }
+    const vector total = lane_line_sum(&weight, n);
+    for (int64_t j = 0; with_gradient && j < n; j++)
+        store(z + j * LANES, (load(z + j * LANES) / sum * total - load(y + j * LANES)) * scale);
+    return multiply_add(logarithm(sum), total, -lane_line_sum(&gap, n));
+}
+
+/* Rows of at most a line of outputs are brought into columns; fewer than there are lanes stay as they are. */
+INLINE int fit_columns(int64_t rows, int64_t n) { return rows >= LANES && n <= LINE_LANES; }
+
+typedef struct {
+    real column[LINE_LANES][LANES] __attribute__((aligned(64)));
+} columns;
+
+static void rows_to_columns(const real *z, int64_t leading, int64_t n, columns *c) {
+    for (int64_t j = 0; j < n; j += LANES) transpose_block(z + j, leading, LANES, c->column[j], LANES);
+}
+
+static void columns_to_rows(const columns *c, int64_t n, real *z, int64_t leading) {
+    for (int64_t j = 0; j < n; j += LANES) transpose_block(c->column[j], LANES, n - j, z + j, leading);
+}
