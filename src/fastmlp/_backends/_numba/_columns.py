@@ -9,6 +9,7 @@ from fastmlp._backends._numba._elementary import exponential, logarithm
 from fastmlp._backends._numba._memory import copy_reals
 from fastmlp._backends._numba._structs import Reals, Vector
 from fastmlp._backends._numba._vector import (
+    MOST_COLUMNS,
     choose,
     lanes,
     line_lanes,
@@ -107,8 +108,8 @@ def cross_entropy_of_rows(
 
 @inline
 def fit_columns(rows: int, n: int, z: Reals) -> bool:
-    """Rows of at most a line of outputs are brought into columns; fewer than there are lanes stay as they are."""
-    return rows >= lanes(z) and n <= line_lanes(z)
+    """Rows of few outputs are brought into columns; fewer rows than there are lanes stay as they are."""
+    return rows >= lanes(z) and n <= MOST_COLUMNS
 
 
 @kernel

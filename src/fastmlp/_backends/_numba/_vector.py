@@ -274,19 +274,21 @@ def line_buffer(like: Any) -> Any:
     return Pointer(line.element), emit
 
 
+MOST_COLUMNS = 32
+
+
 @primitive
 def columns_buffer(like: Any) -> Any:
-    """A place for a vector for every element of a line, on the stack of its kernel."""
-    line = _line_of(real_of(like))
-    vectors = line.lanes * Vector(line.element).lanes
+    """A place for MOST_COLUMNS vectors on the stack of its kernel."""
+    vector = Vector(real_of(like))
 
     def emit(builder: ir.IRBuilder, _: Any) -> Any:
         with builder.goto_entry_block():
-            p = builder.alloca(SCALARS[line.element], vectors)
+            p = builder.alloca(SCALARS[vector.element], MOST_COLUMNS * vector.lanes)
             p.align = 64
         return p
 
-    return Pointer(line.element), emit
+    return Pointer(vector.element), emit
 
 
 @primitive
