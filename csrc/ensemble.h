@@ -14,15 +14,15 @@ static void drop_lanes(const lanes *t, int64_t number, int64_t taken, int64_t ro
         const fastmlp_layer *layer = m->plan->layers + number - 1;
         if (layer->dropout_from <= 0) continue;
         for (int64_t i = 0; i < rows; i++)
-            for (int64_t unit = 0; unit < n; unit += 4) {
-                const uint32_t counter[4] = {(uint32_t)(unit / 4), (uint32_t)i, (uint32_t)number, (uint32_t)(m->schedule->dropout_step + taken)};
-                uint32_t words[4];
-                philox4x32_10(m->plan->seed, counter, words);
-                for (int64_t j = 0; j < 4 && unit + j < n; j++) {
-                    const int64_t at = (i * n + unit + j) * LANES + lane;
-                    const real scale = (int64_t)words[j] >= layer->dropout_from ? (real)layer->dropout_scale : 0;
-                    z[at] *= scale;
-                    factor[at] *= scale;
+            for (int64_t first = 0; first < n; first += DRAWN) {
+                vector scales[DRAWN / LANES];
+                draw_scales(m->plan->seed, m->schedule->dropout_step + taken, number, layer, i, first, scales);
+                real scale[DRAWN];
+                __builtin_memcpy(scale, scales, sizeof scale);
+                for (int64_t j = 0; j < DRAWN && first + j < n; j++) {
+                    const int64_t at = (i * n + first + j) * LANES + lane;
+                    z[at] *= scale[j];
+                    factor[at] *= scale[j];
                 }
             }
     }

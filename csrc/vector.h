@@ -213,6 +213,42 @@ INLINE vector zip_lower(vector a, vector b) { return __builtin_shuffle(a, b, (iv
 INLINE vector zip_upper(vector a, vector b) { return __builtin_shuffle(a, b, (ivector){UPPER_LANES}); }
 #endif
 
+/* Lanes of 64 bits, whatever the reals. */
+typedef uint64_t wide_vector __attribute__((vector_size(VECTOR_BYTES)));
+enum { WIDE_LANES = VECTOR_BYTES / 8 };
+
+/* Products of their lower halves. */
+INLINE wide_vector multiply_low_halves(wide_vector a, wide_vector b) {
+#if defined(__x86_64__) && VECTOR_BYTES == 64 && !defined(VECTORS_IN_HALVES)
+    return (wide_vector)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+#elif defined(__x86_64__) && VECTOR_BYTES == 32
+    return (wide_vector)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__) && VECTOR_BYTES == 16
+    return (wide_vector)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#else
+    return (a & UINT32_MAX) * (b & UINT32_MAX);
+#endif
+}
+
+/* a0 b0 a2 b2 ..., and a1 b1 a3 b3 ... */
+#if VECTOR_BYTES == 16
+#define EVEN_LANES 0, 2
+#define ODD_LANES 1, 3
+#elif VECTOR_BYTES == 32
+#define EVEN_LANES 0, 4, 2, 6
+#define ODD_LANES 1, 5, 3, 7
+#else
+#define EVEN_LANES 0, 8, 2, 10, 4, 12, 6, 14
+#define ODD_LANES 1, 9, 3, 11, 5, 13, 7, 15
+#endif
+#if defined(__clang__)
+INLINE wide_vector even_pairs(wide_vector a, wide_vector b) { return __builtin_shufflevector(a, b, EVEN_LANES); }
+INLINE wide_vector odd_pairs(wide_vector a, wide_vector b) { return __builtin_shufflevector(a, b, ODD_LANES); }
+#else
+INLINE wide_vector even_pairs(wide_vector a, wide_vector b) { return __builtin_shuffle(a, b, (wide_vector){EVEN_LANES}); }
+INLINE wide_vector odd_pairs(wide_vector a, wide_vector b) { return __builtin_shuffle(a, b, (wide_vector){ODD_LANES}); }
+#endif
+
 /* Rows become columns: each round of zips moves one more bit of the lane's number into the row's. */
 INLINE void transpose_lanes(vector rows[LANES]) {
     UNROLL

@@ -65,10 +65,12 @@ def long_vectors(request, monkeypatch):
     if request.param == "c":
         library = request.getfixturevalue("library")
         tables = [ctypes.addressof(ctypes.c_char.in_dll(library, f"long_vectors_f{bits}")) for bits in (32, 64)]
-        functions = {name: getattr(_c._fastmlp_c.lib, name) for name in dir(_c._fastmlp_c.lib)}
+        lib, ffi = _c._fastmlp_c.lib, _c._fastmlp_c.ffi
+        functions = {name: getattr(lib, name) for name in dir(lib)}
         functions["fastmlp_find_kernels"] = lambda dtype, limit: tables[dtype]
-        functions["fastmlp_isa"] = lambda table: _c._fastmlp_c.ffi.new("char[]", b"avx512")
-        module = SimpleNamespace(lib=SimpleNamespace(**functions), ffi=_c._fastmlp_c.ffi)
+        functions["fastmlp_isa"] = lambda table: ffi.new("char[]", b"avx512")
+        types = SimpleNamespace(cast=ffi.cast, string=ffi.string, addressof=lambda _, name: ffi.addressof(lib, name))
+        module = SimpleNamespace(lib=SimpleNamespace(**functions), ffi=types)
         return request.param, lambda: monkeypatch.setattr(_c, "_fastmlp_c", module)
     from fastmlp._backends._numba import _kernels, _target
 

@@ -39,7 +39,7 @@ from fastmlp._backends._numba._memory import (
     reals_at,
 )
 from fastmlp._backends._numba._network import INFERENCE, is_finite
-from fastmlp._backends._numba._philox import philox4x32_10
+from fastmlp._backends._numba._philox import draw_scales, drawn
 from fastmlp._backends._numba._structs import (
     ADAM,
     BCE,
@@ -62,6 +62,7 @@ from fastmlp._backends._numba._update import begin_update, end_update, update_st
 from fastmlp._backends._numba._vector import (
     absolute,
     choose,
+    columns_buffer,
     flush_subnormals,
     lanes,
     line_lanes,
@@ -76,47 +77,27 @@ from fastmlp._backends._numba._vector import (
 
 RATE, EPSILON, BETA_1, BETA_2, ONE_MINUS_1, ONE_MINUS_2, SHRINK, L1, L2 = range(9)
 
-_WORD = 0xFFFFFFFF
-
 
 # ---- forward
-
-
-@inline
-def scale_of(word: int, from_word: int, scale: float) -> float:
-    return scale if word >= from_word else 0.0
-
-
-@kernel
-def drop_lane_unit(word: int, from_word: int, scale: float, n: int, i: int, unit: int, z: Reals, factor: Reals) -> None:
-    """``z`` and ``factor`` begin with the lane."""
-    if unit < n:
-        at = (i * n + unit) * lanes(z)
-        kept = as_real(scale_of(word, from_word, scale), z)
-        z[at] = z[at] * kept
-        factor[at] = factor[at] * kept
 
 
 @kernel
 def drop_lanes(t: Lanes, number: int, taken: int, rows: int, z: Reals, factor: Reals) -> None:
     """Each member's own units are dropped, as drop_rows does."""
     n = t.plan.layers[number - 1].n_out
+    scales = columns_buffer(z)
     for lane in range(t.count):
         m = member_of(t, lane)
         layer = m.plan.layers[number - 1]
-        least = layer.dropout_from
-        scale = layer.dropout_scale
-        if least > 0:
+        if layer.dropout_from > 0:
             step = m.schedule.dropout_step + taken
             for i in range(rows):
-                for unit in range(0, n, 4):
-                    word0, word1, word2, word3 = philox4x32_10(
-                        m.plan.seed, unit // 4 & _WORD, i & _WORD, number & _WORD, step & _WORD
-                    )
-                    drop_lane_unit(word0, least, scale, n, i, unit, z + lane, factor + lane)
-                    drop_lane_unit(word1, least, scale, n, i, unit + 1, z + lane, factor + lane)
-                    drop_lane_unit(word2, least, scale, n, i, unit + 2, z + lane, factor + lane)
-                    drop_lane_unit(word3, least, scale, n, i, unit + 3, z + lane, factor + lane)
+                for first in range(0, n, drawn()):
+                    draw_scales(m.plan.seed, step, number, layer, i, first, scales)
+                    for j in range(smaller(drawn(), n - first)):
+                        at = (i * n + first + j) * lanes(z) + lane
+                        z[at] = z[at] * scales[j]
+                        factor[at] = factor[at] * scales[j]
 
 
 @kernel

@@ -1,35 +1,88 @@
 """Dropout masks from Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): the mask of a
 unit depends on (seed, step, layer, row, unit) alone, not on who computes it or when. As csrc/philox.h."""
 
-from fastmlp._backends._numba._compiler import kernel
-from fastmlp._backends._numba._memory import as_real
+from typing import Any
+
+import llvmlite.ir as ir
+from numba.core import types
+
+from fastmlp._backends._numba._compiler import kernel, primitive
+from fastmlp._backends._numba._memory import INT32, INT64
 from fastmlp._backends._numba._structs import Layer, Reals
+from fastmlp._backends._numba._target import current_target
+from fastmlp._backends._numba._vector import Vector, columns_buffer, lanes, load, spread, store
 
-_WORD = 0xFFFFFFFF  # words of 32 bits are kept in 64: Numba would make floats of signed beside unsigned
-
-
-@kernel
-def philox4x32_10(seed: int, c0: int, c1: int, c2: int, c3: int) -> tuple[int, int, int, int]:
-    key0 = seed & _WORD
-    key1 = (seed >> 32) & _WORD
-    for _ in range(10):
-        product0 = 0xD2511F53 * c0
-        product1 = 0xCD9E8D57 * c2
-        c0 = ((product1 >> 32) & _WORD) ^ c1 ^ key0
-        c1 = product1 & _WORD
-        c2 = ((product0 >> 32) & _WORD) ^ c3 ^ key1
-        c3 = product0 & _WORD
-        key0 = (key0 + 0x9E3779B9) & _WORD
-        key1 = (key1 + 0xBB67AE85) & _WORD
-    return c0, c1, c2, c3
+_WORD = 0xFFFFFFFF
 
 
-@kernel
-def drop_unit(word: int, layer: Layer, unit: int, output: Reals, kept: Reals) -> None:
-    if unit < layer.n_out:
-        scale = as_real(layer.dropout_scale, output) if word >= layer.dropout_from else as_real(0, output)
-        output[unit] = output[unit] * scale
-        kept[unit] = kept[unit] * scale
+def _quads() -> int:
+    """Counters at a time, one in every lane of 64 bits."""
+    return current_target().vector_bytes // 8
+
+
+@primitive
+def drawn() -> Any:
+    """DRAWN: units that get a word of theirs each."""
+    count = 4 * _quads()
+    return types.int64, lambda builder: INT64(count)
+
+
+@primitive
+def draw_scales(seed: Any, step: Any, number: Any, layer: Any, row: Any, first: Any, to: Any) -> Any:
+    """What DRAWN units of a row, from unit ``first``, a multiple of 4, on, are multiplied by, into ``to``. Upper halves
+    of lanes are anything until the words are put together."""
+    vector, quads = Vector(to.target), _quads()
+    wide = ir.VectorType(INT64, quads)
+    fields = layer.target
+
+    def emit(builder: ir.IRBuilder, key: Any, c3: Any, c2: Any, layer_at: Any, c1: Any, unit: Any, scales: Any) -> None:
+        def constant(x: int) -> Any:
+            return ir.Constant(wide, [x] * quads)
+
+        def field(name: str) -> Any:
+            return builder.load(builder.gep(layer_at, [INT32(0), INT32(fields.place_of(name))]))
+
+        def product(a: int, b: Any) -> Any:
+            return builder.mul(constant(a), builder.and_(b, constant(_WORD)))
+
+        def key_of_round(shift: int, increment: int, n: int) -> Any:
+            word = builder.add(builder.lshr(key, INT64(shift)), INT64(increment * n & _WORD))
+            return spread(builder, word, wide)
+
+        # The even lanes have the first half of the quads: so their words come out in order.
+        places = ir.Constant(wide, [i % 2 * (quads // 2) + i // 2 for i in range(quads)])
+        c0 = builder.add(spread(builder, builder.lshr(unit, INT64(2)), wide), places)
+        c1, c2, c3 = (spread(builder, word, wide) for word in (c1, c2, c3))
+        for n in range(10):
+            product0, product1 = product(0xD2511F53, c0), product(0xCD9E8D57, c2)
+            high0, high1 = (builder.lshr(x, constant(32)) for x in (product0, product1))
+            c0 = builder.xor(builder.xor(high1, c1), key_of_round(0, 0x9E3779B9, n))
+            c2 = builder.xor(builder.xor(high0, c3), key_of_round(32, 0xBB67AE85, n))
+            c1, c3 = product1, product0
+        words = [
+            builder.or_(builder.and_(low, constant(_WORD)), builder.shl(high, constant(32)))
+            for low, high in ((c0, c1), (c2, c3))
+        ]
+        least, scale = field("dropout_from"), field("dropout_scale")
+        if vector.element == types.float32:
+            scale = builder.fptrunc(scale, vector.llvm.element)
+        kept = spread(builder, scale, vector.llvm)
+        for half in range(2):  # the even lanes of both, and the odd ones
+            order = [which * quads + lane for lane in range(half, quads, 2) for which in range(2)]
+            in_order = builder.shuffle_vector(*words, ir.Constant(ir.VectorType(INT32, quads), order))
+            narrow = builder.bitcast(in_order, ir.VectorType(INT32, 2 * quads))
+            for at in range(0, 2 * quads, vector.lanes):
+                which = ir.Constant(ir.VectorType(INT32, vector.lanes), list(range(at, at + vector.lanes)))
+                word = builder.shuffle_vector(narrow, narrow, which)
+                naturals = builder.zext(word, ir.VectorType(INT64, vector.lanes))
+                is_kept = builder.icmp_unsigned(">=", naturals, spread(builder, least, naturals.type))
+                result = builder.select(is_kept, kept, ir.Constant(vector.llvm, None))
+                place = builder.gep(scales, [INT64(2 * quads * half + at)])
+                builder.store(
+                    result, builder.bitcast(place, vector.llvm.as_pointer()), align=current_target().vector_bytes
+                )
+
+    return types.void, emit
 
 
 @kernel
@@ -38,14 +91,14 @@ def drop_rows(
 ) -> None:
     """Drops units of the outputs a (and of their kept derivatives) of hidden layer ``number``, counted from 1;
     first_row is their place in the batch."""
+    scales = columns_buffer(a)
     for i in range(rows):
-        output = a + i * layer.leading
-        kept = factor + i * layer.leading
-        for unit in range(0, layer.n_out, 4):
-            word0, word1, word2, word3 = philox4x32_10(
-                seed, unit // 4 & _WORD, (first_row + i) & _WORD, number & _WORD, step & _WORD
-            )
-            drop_unit(word0, layer, unit, output, kept)
-            drop_unit(word1, layer, unit + 1, output, kept)
-            drop_unit(word2, layer, unit + 2, output, kept)
-            drop_unit(word3, layer, unit + 3, output, kept)
+        for first in range(0, layer.n_out, drawn()):
+            draw_scales(seed, step, number, layer, first_row + i, first, scales)
+            j = 0
+            while j < drawn() and first + j < layer.n_out:
+                at = i * layer.leading + first + j
+                scale = load(scales + j)
+                store(a + at, load(a + at) * scale)
+                store(factor + at, load(factor + at) * scale)
+                j += lanes(a)
