@@ -67,18 +67,6 @@ INLINE void lane_targets(const lanes *t, const int64_t *row, int64_t n) {
         }
 }
 
-INLINE vector element_lanes(const int64_t loss, int64_t activation, real *z, const real *y, int64_t n, int with_gradient, vector scale) {
-    lane_line sum;
-    if (n > 1) sum = lane_line_of_zeros();
-    vector value = splat(0), slope;
-    for (int64_t j = 0; j < n; j++) {
-        value = element_loss(loss, activation, load(z + j * LANES), load(y + j * LANES), &slope);
-        if (n > 1) sum.part[j % LINE_LANES] += value;
-        if (with_gradient) store(z + j * LANES, slope * scale);
-    }
-    return n > 1 ? lane_line_sum(&sum, n) : value;
-}
-
 /* Adds weight * loss of the rows of a block to every lane's `total`, from the logits z, which become dL/dz where a gradient
  * is wanted. */
 static void lanes_loss(const lanes *t, int64_t first, int64_t rows, real *z, int with_gradient, const double *divisor, double *total) {

@@ -122,6 +122,19 @@ INLINE real element_row(const int64_t loss, int64_t activation, real *z, const r
     return line_sum(sum);
 }
 
+/* The same of LANES rows side by side: their values. */
+INLINE vector element_lanes(const int64_t loss, int64_t activation, real *z, const real *y, int64_t n, int with_gradient, vector scale) {
+    lane_line sum;
+    if (n > 1) sum = lane_line_of_zeros();
+    vector value = splat(0), slope;
+    for (int64_t j = 0; j < n; j++) {
+        value = element_loss(loss, activation, load(z + j * LANES), load(y + j * LANES), &slope);
+        if (n > 1) sum.part[j % LINE_LANES] += value;
+        if (with_gradient) store(z + j * LANES, slope * scale);
+    }
+    return n > 1 ? lane_line_sum(&sum, n) : value;
+}
+
 INLINE double weight_of(const fastmlp_examples *e, int64_t row) { return e->sample_weight ? e->sample_weight[row] : 1.0; }
 
 /* Rows of one output, a vector of them at a time: the bits of element_row. */
@@ -200,6 +213,33 @@ INLINE double reported(const fastmlp_examples *e, double cross_entropy) {
     return e->largest_loss > 0 && cross_entropy > e->largest_loss ? e->largest_loss : cross_entropy;
 }
 
+/* The element-wise losses of LANES rows from example `first` on. */
+static void element_losses(int64_t loss, int64_t activation, const fastmlp_examples *e, int64_t first, real *z, int64_t leading, int64_t n, int with_gradient, double factor, double *losses) {
+    columns c, targets;
+    real scales[LANES] __attribute__((aligned(64))), value[LANES] __attribute__((aligned(64)));
+    real target[LANES][MOST_COLUMNS] __attribute__((aligned(64)));
+    for (int64_t i = 0; i < LANES; i++) {
+        const int64_t row = example_row(e, first + i);
+        losses[i] = weight_of(e, row);
+        scales[i] = (real)(losses[i] * factor);
+        convert_row(target[i], e->y + row * e->y_row, e->y_column, e->y_type, n);
+    }
+    rows_to_columns(z, leading, n, &c);
+    rows_to_columns(target[0], MOST_COLUMNS, n, &targets);
+    real *from = c.column[0];
+    const real *y = targets.column[0];
+    const vector scale = load(scales);
+    switch (loss) {
+    case BCE: store(value, element_lanes(BCE, SIGMOID, from, y, n, with_gradient, scale)); break;
+    case POISSON: store(value, element_lanes(POISSON, EXP, from, y, n, with_gradient, scale)); break;
+    case MSE: store(value, element_lanes(MSE, activation, from, y, n, with_gradient, scale)); break;
+    case MAE: store(value, element_lanes(MAE, activation, from, y, n, with_gradient, scale)); break;
+    case HUBER: store(value, element_lanes(HUBER, activation, from, y, n, with_gradient, scale)); break;
+    }
+    for (int64_t i = 0; i < LANES; i++) losses[i] *= (double)value[i] / (double)n;
+    if (with_gradient) columns_to_rows(&c, n, z, leading);
+}
+
 /* Cross-entropy of LANES rows from example `first` on, their targets being classes. */
 static void class_losses(const fastmlp_examples *e, int64_t first, real *z, int64_t leading, int64_t n, int with_gradient, double factor, double *losses) {
     columns c;
@@ -233,9 +273,11 @@ static void loss_rows(const fastmlp_plan *plan, const fastmlp_examples *e, int64
     }
     real *sum = parts, *weight = parts + plan->block_rows, *gap = weight + plan->block_rows;
     int64_t begin = mine.from;
-    if (loss == CROSS_ENTROPY && e->y_column == 0)
-        for (; fit_columns(mine.to - begin, n); begin += LANES)
-            class_losses(e, first + begin, z + begin * layer->leading, layer->leading, n, with_gradient, factor, losses + begin);
+    for (; fit_columns(mine.to - begin, n) && (loss != CROSS_ENTROPY || e->y_column == 0); begin += LANES) {
+        real *logits = z + begin * layer->leading;
+        if (loss == CROSS_ENTROPY) class_losses(e, first + begin, logits, layer->leading, n, with_gradient, factor, losses + begin);
+        else element_losses(loss, layer->activation, e, first + begin, logits, layer->leading, n, with_gradient, factor, losses + begin);
+    }
     for (int64_t i = begin; i < mine.to; i++) {
         const int64_t row = example_row(e, first + i);
         const double example_weight = weight_of(e, row);

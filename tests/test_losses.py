@@ -208,3 +208,16 @@ def test_softmax_rows_side_by_side(backend, dtype, n_outputs):
         assert_close(loss, right_loss, dtype)
         assert_close(gradients.flat, flat(d_weights, d_biases), dtype, scale=2.0)
         assert_close(net.loss(X[:n], y[:n], weights[:n]), right_loss, dtype)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2, 9, 32, 33])
+@pytest.mark.parametrize("output, loss", [pair for pair in OUTPUTS_AND_LOSSES if pair[0] in ("sigmoid", "exp", "tanh")])
+def test_losses_of_rows_side_by_side(backend, dtype, output, loss, n_outputs):
+    net, expected = make_net((3, n_outputs), output_activation=output, loss=loss, backend=backend, dtype=dtype)
+    X, y = make_examples(net, 37)
+    weights = np.random.default_rng(1).uniform(0.0, 2.0, 37)
+    for n in (1, 3, 4, 8, 15, 16, 17, 37):
+        value, gradients = net.loss_and_gradients(X[:n], y[:n], weights[:n])
+        right_loss, d_weights, d_biases, _ = oracle.fast_loss_and_gradients(expected, X[:n], y[:n], weights[:n])
+        assert_close(value, right_loss, dtype, scale=4.0)
+        assert_close(gradients.flat, flat(d_weights, d_biases), dtype, scale=8.0)

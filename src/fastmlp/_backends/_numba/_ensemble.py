@@ -29,7 +29,7 @@ from fastmlp._backends._numba._lanes import (
     lanes_unset,
     member_of,
 )
-from fastmlp._backends._numba._loss import element_loss, weight_of
+from fastmlp._backends._numba._loss import element_lanes_of, weight_of
 from fastmlp._backends._numba._memory import (
     Pointer,
     as_double,
@@ -42,18 +42,12 @@ from fastmlp._backends._numba._network import INFERENCE, is_finite
 from fastmlp._backends._numba._philox import draw_scales, drawn
 from fastmlp._backends._numba._structs import (
     ADAM,
-    BCE,
     CROSS_ENTROPY,
-    EXP,
-    HUBER,
-    MAE,
     MOMENTUM,
     MSE,
     NESTEROV,
-    POISSON,
     RMSPROP,
     SGD,
-    SIGMOID,
     Reals,
     Vector,
     trainee_struct,
@@ -152,35 +146,14 @@ def lane_targets(t: Lanes, n: int) -> None:
                 convert_row(to, place, e.y_column, e.y_type, 1)
 
 
-@inline
-def element_lanes(t: Lanes, loss: int, activation: int, z: Reals, n: int, with_gradient: bool, scale: Vector) -> Vector:
-    clear_line(t.line)
-    for j in range(n):
-        at = j * lanes(z)
-        value, slope = element_loss(loss, activation, load(z + at), load(t.targets + at))
-        part = part_of_line(t.line, j)
-        store(part, load(part) + value)
-        if with_gradient:
-            store(z + at, slope * scale)
-    return lane_line_sum(t.line, n)
-
-
 @kernel
 def row_of_losses(t: Lanes, z: Reals, n: int, has_classes: bool, with_gradient: bool) -> Vector:
-    """The loss of one row of every member, with the loss chosen once."""
+    """The loss of one row of every member."""
     loss = t.plan.loss
     activation = t.plan.layers[t.plan.n_layers - 1].activation
     scale = load(t.scales)
-    if loss == BCE:
-        return element_lanes(t, BCE, SIGMOID, z, n, with_gradient, scale)
-    if loss == POISSON:
-        return element_lanes(t, POISSON, EXP, z, n, with_gradient, scale)
-    if loss == MSE:
-        return element_lanes(t, MSE, activation, z, n, with_gradient, scale)
-    if loss == MAE:
-        return element_lanes(t, MAE, activation, z, n, with_gradient, scale)
-    if loss == HUBER:
-        return element_lanes(t, HUBER, activation, z, n, with_gradient, scale)
+    if loss != CROSS_ENTROPY:
+        return element_lanes_of(loss, activation, z, t.targets, n, with_gradient, scale, t.line)
     if has_classes:
         return cross_entropy_of_classes(z, load(t.labels), n, with_gradient, scale, t.line)
     return cross_entropy_of_rows(z, t.targets, n, with_gradient, scale, t.deltas, t.line, t.other_line)

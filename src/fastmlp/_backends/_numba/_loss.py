@@ -8,10 +8,13 @@ from typing import Any
 
 from fastmlp._backends._numba._activation import activate_rows, activate_with_derivative
 from fastmlp._backends._numba._columns import (
+    clear_line,
     columns_to_rows,
     cross_entropy_of_classes,
     fit_columns,
     lane_exponentials,
+    lane_line_sum,
+    part_of_line,
     rows_to_columns,
 )
 from fastmlp._backends._numba._compiler import inline, kernel
@@ -42,6 +45,7 @@ from fastmlp._backends._numba._structs import (
     Vector,
 )
 from fastmlp._backends._numba._vector import (
+    MOST_COLUMNS,
     absolute,
     at_least,
     choose,
@@ -175,6 +179,38 @@ def element_row(loss: int, activation: int, z: Reals, y: Reals, n: int, with_gra
         if with_gradient:
             store(z + j, choose(inside, slope * splat(scale, z), zero))
     return line_sum(load_line(total))
+
+
+@inline
+def element_lanes(
+    loss: int, activation: int, z: Reals, y: Reals, n: int, with_gradient: bool, scale: Vector, line: Reals
+) -> Vector:
+    """The same of as many rows as there are lanes, side by side: their values."""
+    clear_line(line)
+    for j in range(n):
+        at = j * lanes(z)
+        value, slope = element_loss(loss, activation, load(z + at), load(y + at))
+        part = part_of_line(line, j)
+        store(part, load(part) + value)
+        if with_gradient:
+            store(z + at, slope * scale)
+    return lane_line_sum(line, n)
+
+
+@kernel
+def element_lanes_of(
+    loss: int, activation: int, z: Reals, y: Reals, n: int, with_gradient: bool, scale: Vector, line: Reals
+) -> Vector:
+    """element_lanes with the loss chosen once."""
+    if loss == BCE:
+        return element_lanes(BCE, SIGMOID, z, y, n, with_gradient, scale, line)
+    if loss == POISSON:
+        return element_lanes(POISSON, EXP, z, y, n, with_gradient, scale, line)
+    if loss == MSE:
+        return element_lanes(MSE, activation, z, y, n, with_gradient, scale, line)
+    if loss == MAE:
+        return element_lanes(MAE, activation, z, y, n, with_gradient, scale, line)
+    return element_lanes(HUBER, activation, z, y, n, with_gradient, scale, line)
 
 
 @inline
@@ -326,6 +362,40 @@ def reported(e: Examples, cross_entropy: float) -> float:
 
 
 @kernel
+def element_losses(
+    loss: int,
+    activation: int,
+    e: Examples,
+    first: int,
+    z: Reals,
+    leading: int,
+    n: int,
+    with_gradient: bool,
+    factor: float,
+    losses: Any,
+) -> None:
+    """The element-wise losses of as many rows as there are lanes, from example ``first`` on."""
+    columns = columns_buffer(z)
+    rows = columns_buffer(z)
+    targets = columns_buffer(z)
+    scale = line_buffer(z)
+    for i in range(lanes(z)):
+        row = example_row(e, first + i)
+        weight = weight_of(e, row)
+        losses[i] = weight
+        scale[i] = as_real(weight * factor, z)
+        convert_row(rows + i * MOST_COLUMNS, e.y + row * e.y_row, e.y_column, e.y_type, n)
+    rows_to_columns(z, leading, n, columns)
+    rows_to_columns(rows, MOST_COLUMNS, n, targets)
+    value = line_buffer(z)
+    store(value, element_lanes_of(loss, activation, columns, targets, n, with_gradient, load(scale), columns_buffer(z)))
+    for i in range(lanes(z)):
+        losses[i] = losses[i] * (as_double(value[i]) / as_double(n))
+    if with_gradient:
+        columns_to_rows(columns, n, z, leading)
+
+
+@kernel
 def class_losses(
     e: Examples, first: int, z: Reals, leading: int, n: int, with_gradient: bool, factor: float, losses: Any
 ) -> None:
@@ -379,11 +449,24 @@ def loss_rows(
     sums = parts
     weights = sums + plan.block_rows
     gaps = weights + plan.block_rows
-    if loss == CROSS_ENTROPY and e.y_column == 0:
-        while fit_columns(end - begin, n, z):
-            logits = z + begin * layer.leading
+    while fit_columns(end - begin, n, z) and (loss != CROSS_ENTROPY or e.y_column == 0):
+        logits = z + begin * layer.leading
+        if loss == CROSS_ENTROPY:
             class_losses(e, first + begin, logits, layer.leading, n, with_gradient, factor, losses + begin)
-            begin += lanes(z)
+        else:
+            element_losses(
+                loss,
+                layer.activation,
+                e,
+                first + begin,
+                logits,
+                layer.leading,
+                n,
+                with_gradient,
+                factor,
+                losses + begin,
+            )
+        begin += lanes(z)
     for i in range(begin, end):
         row = example_row(e, first + i)
         example_weight = weight_of(e, row)
