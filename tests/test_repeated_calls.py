@@ -71,6 +71,18 @@ def test_outputs_of_repeated_calls(way, backend, dtype, call, shape):
         assert_close(actual, expectation, dtype)
 
 
+@pytest.mark.parametrize("shape", [(5,), (1000,), (4, 1000), (256, 5)])
+def test_calls_that_are_repeated(way, compiled_backend, shape):
+    """One example counts as one row, however many inputs it has."""
+    net, expected = make_net((shape[-1], 7, 3), backend=compiled_backend)
+    X = np.random.default_rng(0).normal(size=shape).astype("float32")
+    assert net._engine.repeat_forward(X) is None
+    net.forward(X)
+    if not _guards.active:
+        right = oracle.fast_forward(expected, np.atleast_2d(X)).reshape(*shape[:-1], 3)
+        assert_close(net._engine.repeat_forward(X), right, "float32")
+
+
 @pytest.mark.parametrize("shape", [(5,), (6, 5)])
 def test_other_arrays_after_a_call(way, backend, dtype, shape):
     net, _ = make_net(SIZES, backend=backend, dtype=dtype)

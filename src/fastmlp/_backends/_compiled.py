@@ -294,7 +294,8 @@ class CompiledEngine:
     def answer(self, X: np.ndarray, logits: bool) -> np.ndarray | None:
         answer = self._answers.get((X.shape, logits))
         if answer is None:
-            if X.size > COPIED_ELEMENTS or not 0 < len(X) <= INFERENCE_ROWS:
+            n = 1 if X.ndim == 1 else len(X)
+            if X.size > COPIED_ELEMENTS or not 0 < n <= INFERENCE_ROWS:
                 return None
             if len(self._answers) == MOST_SHAPES:
                 self._answers = {}
