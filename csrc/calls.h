@@ -31,6 +31,9 @@ void fastmlp_keep_teams(int64_t always);
 /* `count` permutations of 0 .. n - 1 one after the other, n up to 2^31; see orders.c for the generator. Returns 0, and has
  * done nothing, where there are no numbers of 128 bits. */
 int64_t fastmlp_draw_orders(int64_t generator, int64_t n, int64_t count, int64_t orders);
+/* `count` orders of n numbers, up to 2^31, each the one before, shuffled; the first is what stands there. next_uint32 and its
+ * argument are those of a bit generator's interface for C. */
+void fastmlp_shuffle_orders(int64_t next_uint32, int64_t state, int64_t n, int64_t count, int64_t orders);
 
 /* Entries of a table with all the arguments in a fastmlp_call, for calls that are made again and again: to convert an argument
  * takes Python as long as a small net takes for its answer. The examples of forward's are contiguous, of the net's dtype. */

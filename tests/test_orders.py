@@ -102,3 +102,48 @@ def test_a_fit_goes_by_these_orders(backend):
             rows = order[start : start + 100]
             optimizer.step(other, X[rows], y[rows])
     assert_same_bits(net.parameters, other.parameters)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_orders_are_shuffled_as_numpy_does(backend, shape):
+    rng, other = np.random.RandomState(shape[1]), np.random.RandomState(shape[1])
+    orders = np.empty(shape, dtype=np.int64)
+    orders[0] = order = np.arange(shape[1])
+    for _ in range(2):
+        _orders.shuffle_orders(engine_of(backend), rng, orders)
+        for shuffled in orders:
+            other.shuffle(order)
+            assert_same_bits(shuffled, order)
+        orders[0] = order
+    assert rng.randint(2**31) == other.randint(2**31)
+    np.testing.assert_array_equal(rng.get_state()[1], other.get_state()[1])
+
+
+@pytest.mark.parametrize("kind", [np.random.PCG64, np.random.Philox, np.random.SFC64])
+def test_any_generator_shuffles(backend, kind):
+    rng, other = (np.random.RandomState(kind(3)) for _ in range(2))
+    orders, order = np.tile(np.arange(1000), (2, 1)), np.arange(1000)
+    _orders.shuffle_orders(engine_of(backend), rng, orders)
+    for shuffled in orders:
+        other.shuffle(order)
+        assert_same_bits(shuffled, order)
+    assert rng.bytes(8) == other.bytes(8)
+
+
+def test_kernels_that_shuffle_otherwise_are_not_asked(monkeypatch):
+    class Engine:
+        asked = 0
+
+        def shuffle_orders(self, next_uint32, state, orders):
+            self.asked += 1
+            return True
+
+    engine, orders, order = Engine(), np.tile(np.arange(50), (2, 1)), np.arange(50)
+    rng, other = np.random.RandomState(0), np.random.RandomState(0)
+    for _ in range(2):
+        orders[0] = order
+        _orders.shuffle_orders(engine, rng, orders)
+        for shuffled in orders:
+            other.shuffle(order)
+            assert_same_bits(shuffled, order)
+    assert engine.asked == 1

@@ -1,8 +1,11 @@
-"""The orders of examples that fit draws: ``Generator.permutation``, computed by the kernels where they can."""
+"""The orders of examples that fit draws: ``Generator.permutation``, computed by the kernels where they can, and
+``RandomState.shuffle`` for estimators that follow scikit-learn."""
+
+from typing import Any
 
 import numpy as np
 
-from fastmlp._backends._engine import DrawsOrders
+from fastmlp._backends._engine import DrawsOrders, Engine
 
 # Numbers from which it pays to take a generator's state out of NumPy and to put it back, which takes 4 us.
 SHORTEST = 1024
@@ -55,4 +58,49 @@ def _agree(engine: DrawsOrders) -> bool:
             and all((order == other.permutation(700)).all() for order in orders)
             and rng.bit_generator.state == other.bit_generator.state
         )
+    return known
+
+
+# The same of shuffles.
+_shuffling_alike: dict[type, bool] = {}
+
+
+def shuffle_orders(engine: Engine, rng: np.random.RandomState, orders: np.ndarray) -> None:
+    """Make each row of ``orders`` (epochs, n), int64 and C-contiguous, the one before it after ``rng.shuffle``; the
+    first is shuffled as it is."""
+    if orders.shape[1] <= LARGEST and _shuffle_alike(engine) and _shuffle(engine, rng, orders):
+        return
+    for before, order in zip((None, *orders), orders):
+        if before is not None:
+            order[:] = before
+        rng.shuffle(order)
+
+
+def _shuffle(engine: Engine, rng: np.random.RandomState, orders: np.ndarray) -> bool:
+    """By the kernels: False, and nothing done, where they cannot."""
+    bit_generator: Any = getattr(rng, "_bit_generator", None)
+    if type(rng) is not np.random.RandomState or not isinstance(bit_generator, np.random.BitGenerator):
+        return False
+    import ctypes
+
+    interface = bit_generator.ctypes  # NumPy's own for callers in C
+    next_uint32 = ctypes.cast(interface.next_uint32, ctypes.c_void_p).value
+    if not next_uint32 or not interface.state_address:
+        return False
+    with bit_generator.lock:
+        return engine.shuffle_orders(next_uint32, interface.state_address, orders)
+
+
+def _shuffle_alike(engine: Engine) -> bool:
+    """Whether they shuffle as this NumPy does."""
+    known = _shuffling_alike.get(type(engine))
+    if known is None:
+        rng, other = np.random.RandomState(0), np.random.RandomState(0)
+        orders, expected = np.tile(np.arange(700), (3, 1)), np.arange(700)
+        known = _shuffle(engine, rng, orders)
+        for order in orders:
+            other.shuffle(expected)
+            known = known and bool((order == expected).all())
+        known = known and rng.randint(2**31) == other.randint(2**31)
+        _shuffling_alike[type(engine)] = known
     return known

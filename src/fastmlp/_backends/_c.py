@@ -48,6 +48,7 @@ class CKernels:
         self.predict_call = lib.fastmlp_predict_call
         self.step_call = lib.fastmlp_step_call
         self.draw_orders = lib.fastmlp_draw_orders
+        self.shuffle_orders = lib.fastmlp_shuffle_orders
         self.forward = partial(lib.fastmlp_forward, table)
         self.layer_outputs = partial(lib.fastmlp_layer_outputs, table)
         self.penalty = partial(lib.fastmlp_penalty, table)

@@ -98,6 +98,11 @@ class DrawsOrders(Protocol):
 class Engine(DrawsOrders, Protocol):
     """A backend at work on one net: an Architecture, its Layout and its arena of parameters."""
 
+    def shuffle_orders(self, next_uint32: int, state: int, orders: np.ndarray) -> bool:
+        """Make each row of ``orders`` (m, n), int64 and C-contiguous, the one before it, shuffled as RandomState does;
+        the first is shuffled as it is. Addresses of a bit generator's function and of its argument. False, and nothing
+        done, where this backend leaves that to NumPy."""
+
     def forward(self, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
         """Write y_hat, or the logits, of X (n, n_0) into ``out`` (n, n_L), C-contiguous, of the net's dtype."""
 

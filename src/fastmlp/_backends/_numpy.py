@@ -71,6 +71,9 @@ class NumpyEngine:
     def draw_orders(self, generator: np.ndarray, orders: np.ndarray) -> bool:
         return False
 
+    def shuffle_orders(self, next_uint32: int, state: int, orders: np.ndarray) -> bool:
+        return False
+
     def forward(self, X: np.ndarray, out: np.ndarray, logits: bool) -> None:
         with np.errstate(all="ignore"):
             for block in blocks_of(len(X)):
@@ -306,6 +309,9 @@ class NumpyEnsemble:
         self._engines = [NumpyEngine(architecture, layout, arena, seed, 1) for architecture, arena, seed in nets]
 
     def draw_orders(self, generator: np.ndarray, orders: np.ndarray) -> bool:
+        return False
+
+    def shuffle_orders(self, next_uint32: int, state: int, orders: np.ndarray) -> bool:
         return False
 
     def forward(self, members: np.ndarray, X: np.ndarray, out: np.ndarray, logits: bool) -> None:

@@ -13,6 +13,7 @@ from fastmlp._backends._engine import Examples, Schedule
 from fastmlp._fit import INDICES_PER_ROUND, Pace
 from fastmlp._history import History
 from fastmlp._mlp import MLP
+from fastmlp._orders import shuffle_orders
 from fastmlp._progress import make_progress
 from fastmlp._training_data import TrainingData, dense
 from fastmlp.sklearn._clipping import Clipping
@@ -162,10 +163,9 @@ class Training:
         if self._rng is None:
             return None
         orders = np.empty((epochs, self._batches.n), dtype=np.int64)
-        for order in orders:
-            order[:] = self._order
-            self._rng.shuffle(order)
-            self._order = order
+        orders[0] = self._order
+        shuffle_orders(self._net._engine, self._rng, orders)
+        self._order = orders[-1]
         return orders.ravel()
 
     def _steps(self, order: np.ndarray | None, sums: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from fastmlp._backends._numba._network import (
     share_of,
     train_step,
 )
-from fastmlp._backends._numba._orders import GENERATOR, draw_orders
+from fastmlp._backends._numba._orders import GENERATOR, draw_orders, shuffle_orders
 from fastmlp._backends._numba._structs import (
     EXAMPLES,
     SCHEDULE,
@@ -261,5 +261,6 @@ def entries(real: Any) -> list[Entry]:
         Entry("forward_call", forward_call, (call, integer)),
         Entry("predict_call", predict_call, (call,)),
         Entry("step_call", step_call, (call, integer)),
+        Entry("shuffle_orders", shuffle_orders, (integer, integer, integer, integer, Pointer(integer))),
         Entry("draw_orders", draw_orders, (Pointer(GENERATOR), integer, integer, Pointer(integer))),
     ]

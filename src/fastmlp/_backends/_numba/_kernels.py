@@ -34,6 +34,7 @@ _SIGNATURES = {
     "forward_call": "void(*)(int64_t call, int64_t logits)",
     "predict_call": "void(*)(int64_t call)",
     "step_call": "double(*)(int64_t call, int64_t dropout_step)",
+    "shuffle_orders": "void(*)(int64_t next_uint32, int64_t state, int64_t n, int64_t count, int64_t orders)",
     "draw_orders": "int64_t(*)(int64_t generator, int64_t n, int64_t count, int64_t orders)",
 }
 # The kernels of ensembles are an object of their own: who trains one net does not wait for them to be compiled.
@@ -136,6 +137,7 @@ class NumbaKernels:
         self.predict_call = functions["predict_call"]
         self.penalty = functions["penalty"]
         self.draw_orders = functions["draw_orders"]
+        self.shuffle_orders = functions["shuffle_orders"]
 
     def address_of(self, name: str) -> int:
         """See Kernels."""

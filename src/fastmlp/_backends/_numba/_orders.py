@@ -1,4 +1,5 @@
-"""The orders that examples go in: NumPy's Generator.permutation with PCG64, number by number. As csrc/orders.c.
+"""The orders that examples go in, number by number as NumPy draws them: Generator.permutation with PCG64, and
+RandomState.shuffle. As csrc/orders.c.
 
 PCG64 is PCG XSL RR 128/64 (O'Neill, "PCG: a family of simple fast space-efficient statistically good algorithms for
 random number generation", 2014); the shuffle is Durstenfeld's, each place drawn by masking until it is in range.
@@ -9,7 +10,7 @@ from typing import Any
 import llvmlite.ir as ir
 from numba.core import types
 
-from fastmlp._backends._numba._compiler import kernel, primitive
+from fastmlp._backends._numba._compiler import inline, kernel, primitive
 from fastmlp._backends._numba._memory import INT64, Pointer, Struct, pick
 from fastmlp._backends._numba._vector import smaller
 
@@ -56,6 +57,73 @@ def room_for_places() -> Any:
     return Pointer(types.int64), emit
 
 
+@primitive
+def called(function: Any, argument: Any) -> Any:
+    """What the function at an address, which returns a word of 32 bits, makes of an address."""
+    pointer = ir.IntType(8).as_pointer()
+    signature = ir.FunctionType(ir.IntType(32), [pointer])
+
+    def emit(builder: ir.IRBuilder, address: Any, state: Any) -> Any:
+        word = builder.call(builder.inttoptr(address, signature.as_pointer()), [builder.inttoptr(state, pointer)])
+        return builder.zext(word, INT64)
+
+    return types.int64, emit
+
+
+@inline
+def ones_for(number: int) -> int:
+    """As many ones as a number has bits."""
+    mask = 1
+    while mask < number:
+        mask = 2 * mask + 1
+    return mask
+
+
+@inline
+def mask_for(top: int, mask: int) -> int:
+    while mask >> 1 >= top:
+        mask >>= 1
+    return mask
+
+
+@inline
+def next_places(top: int, mask: int) -> int:
+    """How many places come next, from ``top`` downwards: as long as they have as many bits."""
+    return smaller(top - (mask >> 1), PLACES)
+
+
+@kernel
+def change_places(order: Integers, top: int, places: Integers, count: int) -> None:
+    """Element top - t changes places with one of those up to it."""
+    for t in range(count):
+        moved = order[top - t]
+        order[top - t] = order[places[t]]
+        order[places[t]] = moved
+
+
+@kernel
+def shuffle_orders(next_uint32: int, state: int, n: int, count: int, orders: Integers) -> None:
+    """``count`` orders of n numbers, each the one before, shuffled; the first is what stands there."""
+    places = room_for_places()
+    for c in range(count):
+        order = orders + c * n
+        if c > 0:
+            for i in range(n):
+                order[i] = order[i - n]
+        mask = ones_for(n - 1)
+        top = n - 1
+        while top > 0:
+            mask = mask_for(top, mask)
+            wanted = next_places(top, mask)
+            left = top
+            while left > top - wanted:
+                place = called(next_uint32, state) & mask
+                places[top - left] = place
+                left -= pick(place <= left, TAKEN, OUT_OF_RANGE)
+            change_places(order, top, places, wanted)
+            top -= wanted
+
+
 @kernel
 def draw_orders(g: Generator, n: int, count: int, orders: Integers) -> int:
     """``count`` permutations of 0 .. n - 1 one after the other."""
@@ -64,18 +132,14 @@ def draw_orders(g: Generator, n: int, count: int, orders: Integers) -> int:
     half = g.half
     for c in range(count):
         order = orders + c * n
-        mask = 1  # as many ones as the largest place has bits
-        while mask < n - 1:
-            mask = 2 * mask + 1
+        mask = ones_for(n - 1)
         for i in range(n):
             order[i] = i
         top = n - 1
         while top > 0:
-            while mask >> 1 >= top:
-                mask >>= 1
-            wanted = smaller(top - (mask >> 1), PLACES)
+            mask = mask_for(top, mask)
+            wanted = next_places(top, mask)
             end = top - wanted
-            # element top - t is to change places with one of those up to it
             left = top
             while left > end:
                 if has_half == 0:
@@ -90,10 +154,7 @@ def draw_orders(g: Generator, n: int, count: int, orders: Integers) -> int:
                     place = half & mask
                     places[top - left] = place
                     left -= pick(place <= left, TAKEN, OUT_OF_RANGE)
-            for t in range(wanted):
-                moved = order[top - t]
-                order[top - t] = order[places[t]]
-                order[places[t]] = moved
+            change_places(order, top, places, wanted)
             top = end
     g.has_half = has_half
     g.half = half
