@@ -68,8 +68,8 @@ static vector cross_entropy_of_rows(real *z, const real *y, int64_t n, int with_
     return multiply_add(logarithm(sum), total, -lane_line_sum(&gap, n));
 }
 
-/* Rows of few outputs are brought into columns: of 4 they took 75 cycles each by themselves, 25 so. Fewer rows than there are lanes
- * stay as they are. */
+/* Rows of few outputs are brought into columns: with 4 a row by itself takes 75 cycles, and so 25. Fewer rows than there are
+ * lanes stay as they are. */
 enum { MOST_COLUMNS = 32 };
 INLINE int fit_columns(int64_t rows, int64_t n) { return rows >= LANES && n <= MOST_COLUMNS; }
 
