@@ -1,6 +1,7 @@
 """forward, logits and step on arrays like those before: a shorter way, through builtins, or in Python without them."""
 
 import gc
+import threading
 
 import numpy as np
 import oracle
@@ -298,6 +299,38 @@ def test_steps_of_two_threads_exclude_each_other(way, backend, sizes, n):
     run_in_threads(train, train)
     again = fastmlp.SGD(lr=0.001)
     for _ in taken:
+        again.step(other, X, y)
+    assert_same_bits(net.parameters, other.parameters)
+
+
+def test_a_step_refused_leaves_the_targets_of_the_one_under_way_alone(way, backend):
+    """They lie in a place of the net's own, and were checked there."""
+    net, _ = make_net((5, 300, 300, 3), backend=backend, output_activation="softmax")
+    other, _ = make_net((5, 300, 300, 3), backend=backend, output_activation="softmax")
+    X, y = make_examples(net, 64)
+    wrong = np.full_like(y, 2**40)  # which as classes would be read from anywhere
+    optimizer, again = fastmlp.SGD(lr=0.001), fastmlp.SGD(lr=0.001)
+    optimizer.step(net, X, y)
+    again.step(other, X, y)
+    done = threading.Event()
+
+    def train():
+        taken = 0
+        while taken < 200:
+            try:
+                optimizer.step(net, X, y)
+                taken += 1
+            except RuntimeError:  # the other thread holds the lock
+                pass
+        done.set()
+
+    def disturb():
+        while not done.is_set():
+            with pytest.raises((RuntimeError, ValueError)):
+                optimizer.step(net, X, wrong)
+
+    run_in_threads(train, disturb)
+    for _ in range(200):
         again.step(other, X, y)
     assert_same_bits(net.parameters, other.parameters)
 

@@ -208,23 +208,26 @@ static int are_inputs_known(const bound_step *b, PyObject *given) {
            PyArray_STRIDE(array_of(given), 1) != 0;
 }
 
-static double step(const bound_step *b, PyObject *x, int64_t dropout_step) {
+/* The loss of a step on a batch; not a number, with nothing done, if it is not like the one before. */
+static double step(const bound_step *b, PyObject *x, PyObject *y, int64_t dropout_step) {
+    if (!are_inputs_known(b, x) || !are_targets_copied(b, y)) return NAN;
     const npy_intp *strides = PyArray_STRIDES(array_of(x));
     *b->inputs = (inputs){(intptr_t)PyArray_DATA(array_of(x)), strides[0], strides[1]};
-    return b->kernel(b->call, dropout_step);
+    PyThreadState *state = b->is_long ? PyEval_SaveThread() : NULL;
+    const double loss = b->kernel(b->call, dropout_step);
+    if (state) PyEval_RestoreThread(state);
+    return loss;
 }
 
 static PyObject *acquire_name, *release_name;
 
-/* The same while Python's other threads run, with the lock held that lets only one of them train. Not a number if it is not to
- * be had, or if Python failed. */
-static double long_step(const bound_step *b, PyObject *x, int64_t dropout_step, PyObject *lock) {
+/* The same where other threads of Python's run meanwhile: with the lock held that lets only one of them train, and from the
+ * start, for the targets' place is the step's. Not a number, too, if the lock is taken, or if Python failed. */
+static double locked_step(const bound_step *b, PyObject *x, PyObject *y, int64_t dropout_step, PyObject *lock) {
     double loss = NAN;
     PyObject *held = PyObject_CallMethodObjArgs(lock, acquire_name, Py_False, NULL), *released = NULL;
     if (held == Py_True) {
-        PyThreadState *state = PyEval_SaveThread();
-        loss = step(b, x, dropout_step);
-        PyEval_RestoreThread(state);
+        loss = step(b, x, y, dropout_step);
         released = PyObject_CallMethodObjArgs(lock, release_name, NULL);
     }
     Py_XDECREF(held);
@@ -236,11 +239,10 @@ static double long_step(const bound_step *b, PyObject *x, int64_t dropout_step, 
 static PyObject *repeat(PyObject *self, PyObject *const *arguments, Py_ssize_t n) {
     const bound_step *b = memory_of(self);
     if (n != 6 || arguments[2] != b->update || arguments[3] != b->table) Py_RETURN_NONE;
+    PyObject *x = arguments[0], *y = arguments[1];
     const long long dropout_step = PyLong_AsLongLong(arguments[4]);
     if (dropout_step == -1 && PyErr_Occurred()) return NULL;
-    PyObject *x = arguments[0], *lock = arguments[5];
-    if (!are_inputs_known(b, x) || !are_targets_copied(b, arguments[1])) Py_RETURN_NONE;
-    const double loss = b->is_long ? long_step(b, x, dropout_step, lock) : step(b, x, dropout_step);
+    const double loss = b->is_long ? locked_step(b, x, y, dropout_step, arguments[5]) : step(b, x, y, dropout_step);
     if (b->is_long && PyErr_Occurred()) return NULL;
     return loss == loss ? PyFloat_FromDouble(loss) : Py_NewRef(Py_None);
 }

@@ -103,8 +103,8 @@ class ForwardCall(Workspace):
 
 
 class Answer(ForwardCall):
-    """The same as a function of an X of one shape: a new array with y_hat or the logits, None for any other X and while
-    another thread calls."""
+    """The same as a ``function`` of an X of one shape, which keeps the memory: a new array with y_hat or the logits;
+    None for any other X, and while another thread calls."""
 
     def __init__(
         self, plan: Plan, kernels: Kernels, architecture: Architecture, shape: tuple[int, ...], logits: bool
@@ -280,7 +280,7 @@ class CompiledEngine:
         self._inference = Plan(architecture, layout, parameters, seed, n_threads, training=False)
         self._training_workspaces: list[Workspace] = []
         self._inference_workspaces: list[Workspace] = []
-        self._answers: dict[tuple[tuple[int, ...], bool], Answer] = {}
+        self._answers: dict[tuple[tuple[int, ...], bool], Callable[[Any], np.ndarray | None]] = {}
         self.repeat_forward: Callable[[Any], np.ndarray | None] = unknown
         self.repeat_logits: Callable[[Any], np.ndarray | None] = unknown
         self.repeat_step: RepeatStep = unknown
@@ -300,11 +300,11 @@ class CompiledEngine:
                 return None
             if len(self._answers) == MOST_SHAPES:
                 self._answers = {}
-            answer = Answer(self._inference, self._kernels, self._architecture, X.shape, logits)
+            answer = Answer(self._inference, self._kernels, self._architecture, X.shape, logits).function
             self._answers[X.shape, logits] = answer
         if not _guards.active:
-            setattr(self, "repeat_logits" if logits else "repeat_forward", answer.function)
-        return answer.function(X)
+            setattr(self, "repeat_logits" if logits else "repeat_forward", answer)
+        return answer(X)
 
     def draw_orders(self, generator: np.ndarray, orders: np.ndarray) -> bool:
         return draw_orders(self._kernels, generator, orders)
