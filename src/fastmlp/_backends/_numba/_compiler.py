@@ -326,6 +326,23 @@ def operation(*operators: Any) -> Callable[[Callable[..., Any]], Any]:
     return register
 
 
+_tables: dict[str, Callable[[str], str]] = {}
+
+
+def call_of_table(builder: ir.IRBuilder, name: str, code: Callable[[str], str], number: Any, operand: Any) -> None:
+    """Emits a call of function ``number`` of a table with a pointer. ``code(name)`` is the IR of the table and of its
+    functions, which is linked as it stands."""
+    _tables[name] = code
+    pointer = ir.IntType(8).as_pointer()
+    kind = ir.ArrayType(ir.FunctionType(ir.VoidType(), [pointer]).as_pointer(), 0)
+    try:
+        table = builder.module.get_global(name)
+    except KeyError:
+        table = ir.GlobalVariable(builder.module, kind, name)
+    function = builder.load(builder.gep(table, [ir.IntType(64)(0), number]))
+    builder.call(function, [builder.bitcast(operand, pointer)])
+
+
 class Entry(NamedTuple):
     """A kernel that Python calls: under its name, with C's calling convention, pointers being addresses."""
 
@@ -387,6 +404,8 @@ def link(texts: list[str], libraries: "list[_Library]", names: set[str], target:
     _hide_all_but(names, module)
     module.verify()
     _optimize(module, machine)
+    for name in {value.name for value in module.global_variables if value.is_declaration} & _tables.keys():
+        module.link_in(llvm.parse_assembly(_tables[name](name)))
     return bytes(machine.emit_object(module))
 
 

@@ -18,16 +18,8 @@ from fastmlp._backends._numba._compiler import inline, kernel
 from fastmlp._backends._numba._gather import FETCHED_ROWS
 from fastmlp._backends._numba._memory import Pointer, Struct, constructor, copy_reals, is_set, size_of_real
 from fastmlp._backends._numba._structs import SGD, Layer, Reals
-from fastmlp._backends._numba._tile import (
-    COLUMNS_OF_A,
-    MAX_TILE_ROWS,
-    ROWS_OF_A,
-    UNROLLED,
-    multiply,
-    next_tile_vectors,
-    product,
-    tile_registers,
-)
+from fastmlp._backends._numba._tile import multiply, next_tile_vectors, product, tile_registers
+from fastmlp._backends._numba._tile_code import COLUMNS_OF_A, MAX_TILE_ROWS, ROWS_OF_A, UNROLLED
 from fastmlp._backends._numba._update import is_plain, update_rows, update_step_struct
 from fastmlp._backends._numba._vector import (
     lanes,

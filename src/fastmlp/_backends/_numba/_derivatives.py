@@ -37,14 +37,8 @@ from fastmlp._backends._numba._structs import (
     Reals,
 )
 from fastmlp._backends._numba._team import meet
-from fastmlp._backends._numba._tile import (
-    MAX_TILE_ROWS,
-    ROWS_OF_A,
-    UNROLLED,
-    multiply,
-    next_tile_vectors,
-    product,
-)
+from fastmlp._backends._numba._tile import multiply, next_tile_vectors, product
+from fastmlp._backends._numba._tile_code import MAX_TILE_ROWS, ROWS_OF_A, UNROLLED
 from fastmlp._backends._numba._vector import (
     lanes,
     line_lanes,

@@ -1,16 +1,16 @@
 """The product of an ensemble, all of whose numbers are vectors: sum[i][j] = start[j] + sum_k a[i][k] * b[k][j]. As in
-csrc/lanes.h. Tiles are written in LLVM IR, as those of _tile.py."""
+csrc/lanes.h. Tiles are written as LLVM IR."""
 
 from typing import Any
 
 import llvmlite.ir as ir
 from numba.core import types
 
-from fastmlp._backends._numba._compiler import kernel, primitive
-from fastmlp._backends._numba._memory import INT32, INT64, Pointer, Struct, constructor
-from fastmlp._backends._numba._target import current_target
-from fastmlp._backends._numba._tile import _TileEmitter
-from fastmlp._backends._numba._vector import Vector, emit_multiply_add, lanes, smaller
+from fastmlp._backends._numba._code import Code, Values, table_of_functions
+from fastmlp._backends._numba._compiler import call_of_table, kernel, primitive
+from fastmlp._backends._numba._memory import INT64, SCALARS, Pointer, Struct, constructor
+from fastmlp._backends._numba._target import Target, current_target
+from fastmlp._backends._numba._vector import lanes, smaller
 
 # 12 sums, 3 vectors of b and one of a fill 16 registers; 12 chains of sums keep two multipliers busy.
 LANE_SUMS = 12
@@ -42,75 +42,70 @@ def lane_product_struct(real: Any) -> Struct:
 lane_product = constructor(lane_product_struct, like="a")
 
 
-class _LaneTileEmitter(_TileEmitter):
-    """Emits one tile after the other into the cases of a switch."""
+class _LaneTile(Code):
+    def __init__(self, target: Target, real: str, fields: list[str], rows: int, columns: int) -> None:
+        super().__init__(f"lane_tile.{rows}x{columns}", target, real, fields)
+        self.rows, self.columns = rows, columns
+        self.a_bytes = self.stride("a_row")
+        self.a_thrice = self.opaque(self.times(self.a_bytes, 3), "i64")
 
-    a_row: Any
-    a_step: Any
-    b_step: Any
-    b_column: Any
-    start_column: Any
+    def emit(self) -> str:
+        start, start_column = self.pointer("start"), self.stride("start_column")
+        a_step, b_step, b_column = map(self.stride, ("a_step", "b_step", "b_column"))
+        c, c_row = self.pointer("c"), self.stride("c_row")
+        a = [self.pointer("a")]
+        while len(a) * LANE_POINTER_ROWS < self.rows:
+            a.append(self.opaque(self.moved(a[-1], self.times(self.a_bytes, LANE_POINTER_ROWS))))
 
-    def __init__(self, builder: ir.IRBuilder, struct: Struct, operands: Any) -> None:
-        self.builder = builder
-        real = struct.fields["a"].target
-        self.vector = Vector(real)
-        self.alignment = current_target().vector_bytes
-        for name in struct.fields:
-            place = builder.gep(operands, [INT32(0), INT32(struct.place_of(name))])
-            setattr(self, name, builder.load(place))
-        self.a_bytes = builder.mul(self.a_row, INT64(real.bitwidth // 8))
-        self.a_thrice = self._opaque(builder.mul(self.a_bytes, INT64(3)))
-
-    def emit_tile(self, rows: int, columns: int, done: Any) -> None:
-        """One tile, from the block at hand to ``done``."""
-        builder = self.builder
-        starts = [self._vector(self.start, self.start_column, j) for j in range(columns)] * rows
-        a = [self.a]
-        while len(a) * LANE_POINTER_ROWS < rows:
-            a.append(self._opaque(self._moved(a[-1], builder.mul(self.a_bytes, INT64(LANE_POINTER_ROWS)))))
-
-        def step(places: list[Any], sums: list[Any]) -> tuple[list[Any], list[Any]]:
+        def step(places: Values, sums: Values) -> tuple[Values, Values]:
             b, *a_k = places
-            row_of_b = [self._vector(b, self.b_column, j) for j in range(columns)]
+            row_of_b = self._columns_at(b, b_column)
             results = []
-            for i in range(rows):
-                pointer, place = a_k[i // LANE_POINTER_ROWS], i % LANE_POINTER_ROWS
-                x = self._vector(self._at_multiple(pointer, self.a_bytes, self.a_thrice, place), self.a_row, 0)
-                results += [emit_multiply_add(builder, x, row_of_b[j], sums[i * columns + j]) for j in range(columns)]
-            return [builder.gep(b, [self.b_step]), *(builder.gep(p, [self.a_step]) for p in a_k)], results
+            for i in range(self.rows):
+                pointer, number = a_k[i // LANE_POINTER_ROWS], i % LANE_POINTER_ROWS
+                x = self.load(self.at_multiple(pointer, self.a_bytes, self.a_thrice, number))
+                before = sums[i * self.columns : (i + 1) * self.columns]
+                results += [self.multiply_add(x, row, total) for row, total in zip(row_of_b, before)]
+            return [self.moved(b, b_step), *(self.moved(pointer, a_step) for pointer in a_k)], results
 
-        _, sums = self._loop(self.depth, [self.b, *a], starts, step)
-        for i in range(rows):
-            for j in range(columns):
-                place = self._vector_at(self.c, i, self.c_row, j)
-                builder.store(sums[i * columns + j], place, align=self.alignment)
-        builder.branch(done)
+        starts = self._columns_at(start, start_column) * self.rows
+        _, sums = self.loop(self.field("depth"), [self.pointer("b"), *a], starts, step)
+        for i in range(self.rows):
+            for j in range(self.columns):
+                self.store(sums[i * self.columns + j], self.moved(c, self.times(c_row, i)) if i else c, j)
+        self.finish()
+        return self.text()
 
-    def _vector(self, pointer: Any, stride: Any, times: int) -> Any:
-        """The vector some strides from where a pointer points."""
-        place = self.builder.gep(pointer, [self.builder.mul(stride, INT64(times))])
-        return self._load(self.builder.bitcast(place, self.vector.llvm.as_pointer()))
+    def _columns_at(self, pointer: str, stride: str) -> Values:
+        return [self.load(self.moved(pointer, self.times(stride, j)) if j else pointer) for j in range(self.columns)]
+
+
+def _lane_tile_module(name: str, target: Target, real: str, fields: list[str]) -> str:
+    """IR of every tile, and of their table [columns - 1][rows - 1]."""
+    functions = [
+        _LaneTile(target, real, fields, rows, columns).emit() if rows * columns <= LANE_SUMS else None
+        for columns in range(1, LANE_COLUMNS + 1)
+        for rows in range(1, LANE_SUMS + 1)
+    ]
+    return table_of_functions(name, target, real, functions)
 
 
 @primitive
 def lane_tile(rows: Any, columns: Any, p: Any) -> Any:
     """Computes the tile of so many rows and columns that the product describes."""
+    struct = p.target
+    real = struct.fields["a"].target
 
-    def emit(builder: ir.IRBuilder, row_count: Any, column_count: Any, operands: Any) -> None:
-        done = builder.append_basic_block("tile.done")
-        unknown = builder.append_basic_block("tile.unknown")
-        emitter = _LaneTileEmitter(builder, p.target, operands)
-        switch = builder.switch(builder.add(builder.mul(column_count, INT64(16)), row_count), unknown)
-        for tile_columns in range(1, LANE_COLUMNS + 1):
-            for tile_rows in range(1, LANE_SUMS // tile_columns + 1):
-                case = builder.append_basic_block(f"tile{tile_rows}x{tile_columns}")
-                switch.add_case(INT64(tile_columns * 16 + tile_rows), case)
-                builder.position_at_end(case)
-                emitter.emit_tile(tile_rows, tile_columns, done)
-        builder.position_at_end(unknown)
-        builder.unreachable()
-        builder.position_at_end(done)
+    def emit(builder: ir.IRBuilder, row_count: Any, column_count: Any, operand: Any) -> None:
+        column = builder.mul(builder.sub(column_count, INT64(1)), INT64(LANE_SUMS))
+        number = builder.add(column, builder.sub(row_count, INT64(1)))
+        call_of_table(
+            builder,
+            f"lane_tiles_{real}",
+            lambda name: _lane_tile_module(name, current_target(), str(SCALARS[real]), list(struct.fields)),
+            number,
+            operand,
+        )
 
     return types.void, emit
 

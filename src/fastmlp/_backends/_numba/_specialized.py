@@ -23,7 +23,7 @@ from fastmlp._backends._numba._loss import softmax_row
 from fastmlp._backends._numba._memory import BYTE, INT64, SCALARS, Pointer
 from fastmlp._backends._numba._structs import IDENTITY, SOFTMAX, Reals
 from fastmlp._backends._numba._target import Target, find_target, limit, target_machine
-from fastmlp._backends._numba._tile import MAX_TILE_VECTORS
+from fastmlp._backends._numba._tile_code import MAX_TILE_VECTORS
 from fastmlp._backends._numba._vector import (
     Vector,
     emit_multiply_add,
