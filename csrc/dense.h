@@ -118,7 +118,6 @@ static void dense_weight_gradient(int64_t rows, const fastmlp_layer *layer, rang
         product p = {
             .a_stride = a_stride,
             .b = dz + j * LANES, .b_row = leading, .next = dz + (j + step) * LANES, .next_row = leading, .next_rows = rows,
-            .start = scratch->constants + LINE_LANES, .start_row = 0,
             .c = is_direct ? arena + at : scratch->tile, .c_row = is_direct ? leading : step * LANES,
             .depth = rows, .scale = scale, .fetched = scratch->fetched,
         };

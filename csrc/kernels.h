@@ -10,6 +10,7 @@
 #include "philox.h"
 #include "update.h"
 #include "dense.h"
+#include "narrow.h"
 #include "columns.h"
 #include "loss.h"
 #include "network.h"

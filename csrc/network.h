@@ -67,7 +67,10 @@ static void network_forward(network *net, int64_t first, int64_t block_rows, int
         const int64_t skipped = mine.from * layer->leading;
         real *z = output_of(net, layer) + skipped;
         real *factor = dropout_step != INFERENCE && layer->factor >= 0 ? net->workspace + layer->factor + skipped : NULL;
-        dense_forward(rows, layer, is_last ? IDENTITY : layer->activation, x, x_leading, net->parameters + layer->parameters, z, factor);
+        const int64_t activation = is_last ? IDENTITY : layer->activation;
+        const real *parameters = net->parameters + layer->parameters;
+        if (is_narrow(rows, layer)) narrow_forward(rows, layer, activation, x, x_leading, parameters, z, factor);
+        else dense_forward(rows, layer, activation, x, x_leading, parameters, z, factor);
         if (dropout_step >= 0 && layer->dropout_from > 0)
             drop_rows(plan->seed, dropout_step, l + 1, layer, batch_row + mine.from, rows, z, factor);
         x = z;
@@ -91,10 +94,16 @@ static void network_backward(const network *net, int64_t rows, real *dx, const g
         /* the inputs of the first layer are never written */
         real *a = below ? output_of(net, below) : (real *)net->x;
         const real *factor = below && below->factor >= 0 ? net->workspace + below->factor : NULL;
+        const real *dz = output_of(net, layer);
+        const int64_t a_leading = below ? below->leading : net->x_leading;
+        real *inputs_gradient = below ? NULL : dx;
+        if (net->member.count == 1 && is_narrow(rows, layer)) {
+            narrow_backward(rows, layer, below, a, a_leading, factor, dz, inputs_gradient, &scratch, sink);
+            continue;
+        }
         const range units = share_of(net->member, layer->n_in, LINE_LANES);
-        dense_backward(rows, layer, below, units, a, below ? below->leading : net->x_leading, factor, output_of(net, layer),
-                       below ? NULL : dx, &scratch, sink);
-        if (net->member.index == net->member.count - 1) dense_bias_gradient(rows, layer, output_of(net, layer), &scratch, sink);
+        dense_backward(rows, layer, below, units, a, a_leading, factor, dz, inputs_gradient, &scratch, sink);
+        if (net->member.index == net->member.count - 1) dense_bias_gradient(rows, layer, dz, &scratch, sink);
         fastmlp_meet(net->member);
     }
 }

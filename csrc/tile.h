@@ -11,7 +11,7 @@ typedef struct {
     int64_t a_stride; /* elements from row to row; of columns from k to k + 1 */
     const real *b;
     int64_t b_row;
-    const real *start; /* one row for all (start_row 0) or a row each */
+    const real *start; /* for rows of a; columns start from +0. One row for all (start_row 0) or a row each */
     int64_t start_row;
     real *c;
     int64_t c_row;

@@ -29,6 +29,7 @@ typedef struct {
 } range;
 /* Part i of n things: equal parts of whole units. */
 INLINE range part_of(int64_t n, int64_t parts, int64_t i, int64_t unit) {
+    if (parts == 1) return (range){0, n}; /* divisions take 10 to 20 cycles each */
     const int64_t units = (n + unit - 1) / unit;
     return (range){smaller(n, units * i / parts * unit), smaller(n, units * (i + 1) / parts * unit)};
 }

@@ -49,12 +49,22 @@ def test_every_hidden_activation(backend, dtype, activation):
 
 @pytest.mark.parametrize(
     "sizes",
-    [(1, 1), (3, 2), (1, 1, 1), (2, 2, 1), (7, 15, 16, 17, 4), (17, 33, 65, 6), (70, 31, 48, 49, 10), (6,) * 9],
+    [
+        (1, 1),
+        (3, 2),
+        (1, 1, 1),
+        (2, 2, 1),
+        (7, 15, 16, 17, 4),
+        (17, 33, 65, 6),
+        (70, 31, 48, 49, 10),
+        (16, 16, 8, 8, 4, 4, 2, 2),
+        (6,) * 9,
+    ],
     ids=lambda sizes: "-".join(map(str, sizes)),
 )
 def test_odd_shapes(backend, dtype, sizes):
     net, reference = make_net(sizes, activation="tanh", dtype=dtype, backend=backend, l1=1e-3, l2=1e-2)
-    for n in (1, 2, 3, 9, 40):
+    for n in (1, 2, 3, 9, 16, 17, 40):
         X, y = make_examples(net, n, seed=n)
         check_against_oracle(net, reference, X, y, scale=2)
 

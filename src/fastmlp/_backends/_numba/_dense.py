@@ -248,7 +248,7 @@ def dense_weight_gradient(
         p = product(
             a=a, a_stride=a_stride,
             b=dz + j * lanes(a), b_row=leading, next=dz + (j + step) * lanes(a), next_row=leading, next_rows=rows,
-            start=scratch.constants + line_lanes(a), start_row=0,
+            start=dz, start_row=0,  # not read: columns start from +0
             c=arena + at if is_direct else scratch.tile, c_row=leading if is_direct else step * lanes(a),
             depth=rows, scale=scale, fetched=scratch.fetched,
         )  # fmt: skip

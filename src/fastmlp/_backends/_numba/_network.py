@@ -31,6 +31,7 @@ from fastmlp._backends._numba._memory import (
     null_like,
     pick,
 )
+from fastmlp._backends._numba._narrow import is_narrow, narrow_backward, narrow_forward
 from fastmlp._backends._numba._philox import drop_rows
 from fastmlp._backends._numba._structs import (
     EXAMPLES,
@@ -145,7 +146,11 @@ def network_forward(net: Network, first: int, block_rows: int, batch_row: int, d
         if dropout_step != INFERENCE and layer.factor >= 0:
             factor = net.workspace + (layer.factor + skipped)
         activation = pick(number == plan.n_layers - 1, IDENTITY, layer.activation)
-        dense_forward(rows, layer, activation, x, x_leading, net.parameters + layer.parameters, z, factor)
+        parameters = net.parameters + layer.parameters
+        if is_narrow(rows, layer, z):
+            narrow_forward(rows, layer, activation, x, x_leading, parameters, z, factor)
+        else:
+            dense_forward(rows, layer, activation, x, x_leading, parameters, z, factor)
         if dropout_step >= 0 and layer.dropout_from > 0:
             drop_rows(plan.seed, dropout_step, number + 1, layer, batch_row + begin, rows, z, factor)
         x = z
@@ -181,8 +186,11 @@ def network_backward(net: Network, rows: int, dx: Reals, sink: GradientSink) -> 
             out = null_like(a)
             if below.factor >= 0:
                 factor = net.workspace + below.factor
-        begin, end = share_of(member, layer.n_in, line_lanes(a))
         dz = output_of(net, layer)
+        if member.count == 1 and is_narrow(rows, layer, a):
+            narrow_backward(rows, layer, below, a, a_leading, factor, dz, out, scratch, sink)
+            continue
+        begin, end = share_of(member, layer.n_in, line_lanes(a))
         dense_backward(rows, layer, below, begin, end, a, a_leading, factor, dz, out, scratch, sink)
         if member.index == member.count - 1:
             dense_bias_gradient(rows, layer, dz, scratch, sink)

@@ -52,7 +52,7 @@ def product_struct(real: Any) -> Struct:
             "a_stride": types.int64,  # elements from row to row; of columns from k to k + 1
             "b": Pointer(real),
             "b_row": types.int64,
-            "start": Pointer(real),  # one row for all (start_row 0) or a row each
+            "start": Pointer(real),  # for rows of a; columns start from +0. One row for all (start_row 0) or a row each
             "start_row": types.int64,
             "c": Pointer(real),
             "c_row": types.int64,
