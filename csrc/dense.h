@@ -8,6 +8,7 @@ enum {
     /* a product is cut so that its a (rows x depth) and one column of its b stay in the caches: 240 KB and 20 KB */
     BLOCK_ROWS = 192,
     BLOCK_DEPTH = 1280 / sizeof(real),
+    PACKED_COLUMNS = 256, /* a panel of inputs nobody writes over is packed where layers have more */
     STREAMED_COLUMNS = 256, /* one example goes through layers from here on row by row */
 };
 
@@ -91,8 +92,8 @@ typedef struct {
     fetched_rows *fetched; /* or NULL */
 } backward_scratch;
 
-/* Units of a panel that are packed together: the most rows of every tile divide it. */
-enum { GROUP = TILE_REGISTERS };
+/* Units of a panel that are packed together: the most rows of every tile divide it. They are copied CHUNK at a time. */
+enum { GROUP = TILE_REGISTERS, CHUNK = 4 };
 
 /* Some units of every example as columns of GROUP units. A panel is read again for every column of the product, and
  * its lines lie pages apart. */
@@ -100,12 +101,16 @@ static void pack_panel(int64_t rows, int64_t units, const real *a, int64_t a_lea
     const int64_t whole = units / GROUP * GROUP;
     for (int64_t i = 0; i < rows; i++, a += a_leading, panel += GROUP) {
         for (int64_t u = 0; u < whole; u += GROUP) __builtin_memcpy(panel + u * rows, a + u, GROUP * sizeof(real));
-        for (int64_t u = whole; u < units; u++) panel[whole * rows + u - whole] = a[u];
+        real *rest = panel + whole * rows - whole;
+        int64_t u = whole;
+        for (; u + CHUNK <= units; u += CHUNK) __builtin_memcpy(rest + u, a + u, CHUNK * sizeof(real));
+        for (; u < units; u++) rest[u] = a[u];
     }
 }
 
-/* dW of a panel of units, packed in a, or db: a^T dz over the rows, stored, added, or used for the update at once. */
-static void dense_weight_gradient(int64_t rows, const fastmlp_layer *layer, range panel, const real *a, int64_t a_stride, const real *dz, const backward_scratch *scratch, const gradient_sink *sink) {
+/* dW of a panel of units, or db: a^T dz over the rows, stored, added, or used for the update at once. Numbers of a lie
+ * a_stride apart from row to row, and a_unit from unit to unit whose number GROUP divides. */
+static void dense_weight_gradient(int64_t rows, const fastmlp_layer *layer, range panel, const real *a, int64_t a_stride, int64_t a_unit, const real *dz, const backward_scratch *scratch, const gradient_sink *sink) {
     const int64_t leading = layer->leading, vectors = whole_vectors(layer->n_out), units = panel.to - panel.from;
     /* the product adds rate * gradient by itself, but for a rate of 0, which tells it to overwrite */
     const int is_plain_sgd = sink->use == UPDATE_PARAMETERS && is_plain(sink->update) && sink->update->code == SGD && sink->update->rate != 0;
@@ -122,7 +127,7 @@ static void dense_weight_gradient(int64_t rows, const fastmlp_layer *layer, rang
             .depth = rows, .scale = scale, .fetched = scratch->fetched,
         };
         for (int64_t u = 0; u < units; u += GROUP) {
-            p.a = a + u * rows;
+            p.a = a + u * a_unit;
             multiply(COLUMNS_OF_A, smaller(GROUP, units - u), step, &p);
         }
         if (!is_direct) update_rows(sink->update, panel.from < layer->n_in, units, step, scratch->tile, step * LANES, at, leading);
@@ -174,13 +179,17 @@ static void dense_input_gradient(int64_t all_rows, const fastmlp_layer *layer, c
 static void dense_backward(int64_t rows, const fastmlp_layer *layer, const fastmlp_layer *below, range mine, real *a, int64_t a_leading, const real *factor, const real *dz, real *dx, const backward_scratch *scratch, const gradient_sink *sink) {
     for (int64_t first = mine.from; first < mine.to; first += PANEL) {
         const range panel = {first, smaller(first + PANEL, mine.to)};
+        if (!below && !dx && layer->n_out <= PACKED_COLUMNS) {
+            dense_weight_gradient(rows, layer, panel, a + first, a_leading, 1, dz, scratch, sink);
+            continue;
+        }
         pack_panel(rows, panel.to - first, a + first, a_leading, scratch->panel);
         if (below || dx) dense_input_gradient(rows, layer, below, panel, dz, sink->parameters + layer->parameters, scratch, a, factor, dx);
-        dense_weight_gradient(rows, layer, panel, scratch->panel, GROUP, dz, scratch, sink);
+        dense_weight_gradient(rows, layer, panel, scratch->panel, GROUP, rows, dz, scratch, sink);
     }
 }
 
 /* The bias is the weight of an input that is always 1. */
 static void dense_bias_gradient(int64_t rows, const fastmlp_layer *layer, const real *dz, const backward_scratch *scratch, const gradient_sink *sink) {
-    dense_weight_gradient(rows, layer, (range){layer->n_in, layer->n_in + 1}, scratch->constants, 0, dz, scratch, sink);
+    dense_weight_gradient(rows, layer, (range){layer->n_in, layer->n_in + 1}, scratch->constants, 0, 0, dz, scratch, sink);
 }

@@ -36,6 +36,7 @@ from fastmlp._backends._numba._vector import (
 # A product is cut so that its a (rows x depth) and one column of its b stay in the caches: 240 KB and 20 KB.
 BLOCK_ROWS = 192
 BLOCK_DEPTH_BYTES = 1280
+PACKED_COLUMNS = 256  # a panel of inputs nobody writes over is packed where layers have more
 STREAMED_COLUMNS = 256  # one example goes through layers from here on row by row
 
 
@@ -201,6 +202,9 @@ def group_units() -> int:
     return tile_registers()
 
 
+CHUNK = 4  # they are copied so many at a time
+
+
 @kernel
 def pack_panel(rows: int, units: int, a: Reals, a_leading: int, panel: Reals) -> None:
     """Some units of every example as columns of GROUP units. A panel is read again for every column of the product, and
@@ -211,8 +215,12 @@ def pack_panel(rows: int, units: int, a: Reals, a_leading: int, panel: Reals) ->
         packed = panel + i * group_units()
         for u in range(0, whole, group_units()):
             copy_reals(packed + u * rows, source + u, group_units())
-        for u in range(whole, units):
-            packed[whole * rows + u - whole] = source[u]
+        rest = packed + (whole * rows - whole)
+        copied = units // CHUNK * CHUNK
+        for u in range(whole, copied, CHUNK):
+            copy_reals(rest + u, source + u, CHUNK)
+        for u in range(copied, units):
+            rest[u] = source[u]
 
 
 @kernel
@@ -223,12 +231,13 @@ def dense_weight_gradient(
     units: int,
     a: Reals,
     a_stride: int,
+    a_unit: int,
     dz: Reals,
     scratch: BackwardScratch,
     sink: GradientSink,
 ) -> None:
-    """dW of a panel of units, packed in a, or db: a^T dz over the rows, stored, added, or used for the update at
-    once."""
+    """dW of a panel of units, or db: a^T dz over the rows, stored, added, or used for the update at once. Numbers of a
+    lie a_stride apart from row to row, and a_unit from unit to unit whose number GROUP divides."""
     leading = layer.leading
     vectors = whole_vectors(layer.n_out, a)
     is_update = sink.use == UPDATE_PARAMETERS
@@ -253,7 +262,7 @@ def dense_weight_gradient(
             depth=rows, scale=scale, fetched=scratch.fetched,
         )  # fmt: skip
         for u in range(0, units, group_units()):
-            p.a = a + u * rows
+            p.a = a + u * a_unit
             multiply(COLUMNS_OF_A, smaller(group_units(), units - u), step, p)
         if not is_direct:
             update_rows(sink.update, first < layer.n_in, units, step, scratch.tile, step * lanes(a), at, leading)
@@ -344,14 +353,17 @@ def dense_backward(
     training step)."""
     for first in range(begin, end, panel_units(a)):
         units = smaller(panel_units(a), end - first)
+        if not is_set(below) and not is_set(dx) and layer.n_out <= PACKED_COLUMNS:
+            dense_weight_gradient(rows, layer, first, units, a + first, a_leading, 1, dz, scratch, sink)
+            continue
         pack_panel(rows, units, a + first, a_leading, scratch.panel)
         if is_set(below) or is_set(dx):
             parameters = sink.parameters + layer.parameters
             dense_input_gradient(rows, layer, below, first, units, dz, parameters, scratch, a, factor, dx)
-        dense_weight_gradient(rows, layer, first, units, scratch.panel, group_units(), dz, scratch, sink)
+        dense_weight_gradient(rows, layer, first, units, scratch.panel, group_units(), rows, dz, scratch, sink)
 
 
 @kernel
 def dense_bias_gradient(rows: int, layer: Layer, dz: Reals, scratch: BackwardScratch, sink: GradientSink) -> None:
     """The bias is the weight of an input that is always 1."""
-    dense_weight_gradient(rows, layer, layer.n_in, 1, scratch.constants, 0, dz, scratch, sink)
+    dense_weight_gradient(rows, layer, layer.n_in, 1, scratch.constants, 0, 0, dz, scratch, sink)
