@@ -60,7 +60,7 @@ static void dense_forward(int64_t all_rows, const fastmlp_layer *layer, int64_t 
                 step = next_tile_vectors(rows, vectors - j);
                 const real *b = parameters + k.from * leading + j * LANES;
                 real *c = z + row.from * leading + j * LANES;
-                multiply(ROWS_OF_A, rows, step, &(product){
+                multiply(ROWS_OF_A, rows, halved(step, layer->n_out - j * LANES), &(product){
                     .a = x + row.from * x_leading + k.from, .a_stride = x_leading,
                     .b = b, .b_row = leading, .next = b + step * LANES, .next_row = leading, .next_rows = k.to - k.from,
                     .start = d == 0 ? parameters + layer->n_in * leading + j * LANES : c, .start_row = d == 0 ? 0 : leading,
@@ -128,7 +128,7 @@ static void dense_weight_gradient(int64_t rows, const fastmlp_layer *layer, rang
         };
         for (int64_t u = 0; u < units; u += GROUP) {
             p.a = a + u * a_unit;
-            multiply(COLUMNS_OF_A, smaller(GROUP, units - u), step, &p);
+            multiply(COLUMNS_OF_A, smaller(GROUP, units - u), halved(step, layer->n_out - j * LANES), &p);
         }
         if (!is_direct) update_rows(sink->update, panel.from < layer->n_in, units, step, scratch->tile, step * LANES, at, leading);
     }
@@ -156,7 +156,7 @@ static void dense_input_gradient(int64_t all_rows, const fastmlp_layer *layer, c
             for (int64_t j = 0, step; j < vectors; j += step) {
                 step = next_tile_vectors(rows, vectors - j);
                 real *c = scratch->tile + j * LANES;
-                multiply(ROWS_OF_A, rows, step, &(product){
+                multiply(ROWS_OF_A, rows, halved(step, units - j * LANES), &(product){
                     .a = dz + row.from * leading + k.from, .a_stride = leading,
                     .b = pack_transposed(units - j * LANES, k.to - k.from, step, parameters + (panel.from + j * LANES) * leading + k.from, leading, scratch->column), .b_row = step * LANES,
                     .start = d == 0 ? scratch->constants + LINE_LANES : c, .start_row = d == 0 ? 0 : PANEL,

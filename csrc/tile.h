@@ -28,9 +28,13 @@ enum { TILE_VECTORS = 3, TILE_REGISTERS = 24, LAST = 2 };
 #else
 enum { TILE_VECTORS = 2, TILE_REGISTERS = 12, LAST = 1 };
 #endif
-enum { MAX_TILE_VECTORS = 8, MAX_TILE_ROWS = 12, UNROLLED = 4, POINTER_ROWS = 3, MAX_POINTERS = MAX_TILE_ROWS / POINTER_ROWS };
+/* HALF of a vector: half the time for a column of so few outputs, where vectors of 64 bytes take two cycles. */
+enum { HALF = 0, MAX_TILE_VECTORS = 8, MAX_TILE_ROWS = 12, UNROLLED = 4, POINTER_ROWS = 3, MAX_POINTERS = MAX_TILE_ROWS / POINTER_ROWS };
 
 typedef enum { ROWS_OF_A, COLUMNS_OF_A } tile_kind;
+
+/* Vectors that are loaded and stored for it. */
+INLINE int touched(int vectors) { return vectors == HALF ? 1 : vectors; }
 
 INLINE const real *moved(const real *p, int64_t bytes) { return (const real *)((const char *)p + bytes); }
 
@@ -41,13 +45,14 @@ INLINE const real *tile_a(const tile_kind kind, int i, const real *const *a, int
 
 INLINE void tile_load(const int vectors, const real *b, vector row[]) {
     UNROLL
-    for (int j = 0; j < vectors; j++) row[j] = load(b + j * LANES);
+    for (int j = 0; j < touched(vectors); j++) row[j] = load(b + j * LANES);
 }
 
 /* One row's sums at one k. */
 INLINE void tile_row(const int vectors, const real *x, const vector row[], vector sum[]) {
-    if (vectors == 1) {
-        accumulate_scalar(&sum[0], x, row[0]);
+    if (vectors <= 1) {
+        if (vectors == HALF) accumulate_scalar_in_half(&sum[0], x, row[0]);
+        else accumulate_scalar(&sum[0], x, row[0]);
         return;
     }
     const vector spread = splat(*x);
@@ -65,7 +70,7 @@ INLINE void tile_step(const tile_kind kind, const int rows, const int vectors, c
 
 INLINE void tile_store(const int is_added, const int vectors, vector scale, const vector sum[], real *c) {
     UNROLL
-    for (int j = 0; j < vectors; j++) store(c + j * LANES, is_added ? multiply_add(scale, sum[j], load(c + j * LANES)) : sum[j]);
+    for (int j = 0; j < touched(vectors); j++) store(c + j * LANES, is_added ? multiply_add(scale, sum[j], load(c + j * LANES)) : sum[j]);
 }
 
 /* The last k's go row by row, and each row is stored while the next is summed: all stores at the end would keep the
@@ -101,7 +106,7 @@ INLINE void tile_multiply(const tile_kind kind, const int rows, const int vector
     UNROLL
     for (int i = 0; i < rows; i++)
         UNROLL
-        for (int j = 0; j < vectors; j++) sum[i][j] = kind == COLUMNS_OF_A ? splat(0) : load(p->start + i * p->start_row + j * LANES);
+        for (int j = 0; j < touched(vectors); j++) sum[i][j] = kind == COLUMNS_OF_A ? splat(0) : load(p->start + i * p->start_row + j * LANES);
     int64_t left = p->depth;
     for (; left >= 2 * UNROLLED; left -= UNROLLED) {
         UNROLL
@@ -115,7 +120,7 @@ INLINE void tile_multiply(const tile_kind kind, const int rows, const int vector
         for (int i = 0; i < pointers; i++) a[i] = kind == COLUMNS_OF_A ? moved(a[i], UNROLLED * a_bytes) : a[i] + UNROLLED;
         b = moved(b, UNROLLED * b_bytes);
         UNROLL
-        for (int j = 0; j < vectors; j += LINE_VECTORS) __builtin_prefetch(next + j * LANES);
+        for (int j = 0; j < touched(vectors); j += LINE_VECTORS) __builtin_prefetch(next + j * LANES);
         next = moved(next, next_bytes);
     }
     UNROLL
@@ -143,23 +148,24 @@ typedef void tile_function(const product *);
 #define TILE(rows, vectors)                                                                                             \
     static void tile_rows_##rows##x##vectors(const product *p) { tile_multiply(ROWS_OF_A, rows, vectors, p); }          \
     static void tile_columns_##rows##x##vectors(const product *p) { tile_multiply(COLUMNS_OF_A, rows, vectors, p); }
-/* every tile that fits the registers: [kind][vectors][rows] */
+/* every tile that fits the registers */
 #define TILES_OF_16_REGISTERS(T)                                                                         \
     T(1, 1) T(2, 1) T(3, 1) T(4, 1) T(5, 1) T(6, 1) T(7, 1) T(8, 1) T(9, 1) T(10, 1) T(11, 1) T(12, 1)   \
     T(1, 2) T(2, 2) T(3, 2) T(4, 2) T(5, 2) T(6, 2) T(1, 3) T(2, 3) T(3, 3) T(4, 3)                      \
     T(1, 4) T(2, 4) T(3, 4) T(1, 5) T(1, 6) T(1, 7) T(1, 8)
 #define TILES_OF_32_REGISTERS(T)                                                                         \
+    T(1, 0) T(2, 0) T(3, 0) T(4, 0) T(5, 0) T(6, 0) T(7, 0) T(8, 0) T(9, 0) T(10, 0) T(11, 0) T(12, 0)   \
     T(7, 2) T(8, 2) T(9, 2) T(10, 2) T(11, 2) T(12, 2) T(5, 3) T(6, 3) T(7, 3) T(8, 3)                   \
     T(4, 4) T(5, 4) T(6, 4) T(2, 5) T(3, 5) T(2, 6) T(3, 6) T(2, 7) T(3, 7) T(2, 8) T(3, 8)
 #define ENTRY(rows, vectors)                                          \
-    [ROWS_OF_A][vectors - 1][rows - 1] = tile_rows_##rows##x##vectors, \
-    [COLUMNS_OF_A][vectors - 1][rows - 1] = tile_columns_##rows##x##vectors,
+    [ROWS_OF_A][vectors][rows - 1] = tile_rows_##rows##x##vectors, \
+    [COLUMNS_OF_A][vectors][rows - 1] = tile_columns_##rows##x##vectors,
 
 TILES_OF_16_REGISTERS(TILE)
 #if VECTOR_BYTES == 64
 TILES_OF_32_REGISTERS(TILE)
 #endif
-static tile_function *const tiles[2][MAX_TILE_VECTORS][MAX_TILE_ROWS] = {
+static tile_function *const tiles[2][1 + MAX_TILE_VECTORS][MAX_TILE_ROWS] = {
     TILES_OF_16_REGISTERS(ENTRY)
 #if VECTOR_BYTES == 64
     TILES_OF_32_REGISTERS(ENTRY)
@@ -168,7 +174,7 @@ static tile_function *const tiles[2][MAX_TILE_VECTORS][MAX_TILE_ROWS] = {
 
 /* The most rows a tile of so many vectors may have. */
 INLINE int64_t most_tile_rows(int64_t vectors) {
-    return vectors == 1 ? 12 : vectors == 2 ? TILE_REGISTERS / 2 : vectors == 3 ? TILE_REGISTERS / 3 : vectors == 4 ? TILE_REGISTERS / 4 : TILE_REGISTERS / 8;
+    return vectors <= 1 ? 12 : vectors == 2 ? TILE_REGISTERS / 2 : vectors == 3 ? TILE_REGISTERS / 3 : vectors == 4 ? TILE_REGISTERS / 4 : TILE_REGISTERS / 8;
 }
 
 /* How many of the vectors that are left the next column of tiles takes: few rows want wide tiles, since every
@@ -180,11 +186,16 @@ INLINE int64_t next_tile_vectors(int64_t rows, int64_t left) {
     return left == widest + 1 ? (left + 1) / 2 : widest; /* no single vector for last */
 }
 
-/* All rows of one column of tiles, the last two of one height. Moves the product on by them. */
+/* Such a column, of which only so many outputs are real, by half vectors if these hold them. */
+INLINE int64_t halved(int64_t vectors, int64_t outputs) {
+    return VECTOR_BYTES == 64 && vectors == 1 && outputs <= LANES / 2 ? HALF : vectors;
+}
+
+/* All rows of one column of tiles of some vectors, or HALF, the last two of one height. Moves the product on by them. */
 static void multiply(tile_kind kind, int64_t rows, int64_t vectors, product *p) {
     const int64_t most = most_tile_rows(vectors), fetched = p->depth / UNROLLED;
     const int reads_c = p->scale != 0 || p->start_row != 0;
-    tile_function *const *const column = tiles[kind][vectors - 1];
+    tile_function *const *const column = tiles[kind][vectors];
     for (int64_t tile_rows; rows > 0; rows -= tile_rows) {
         tile_rows = rows <= most ? rows : rows < 2 * most ? (rows + 1) / 2 : most;
         if (reads_c)

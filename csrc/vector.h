@@ -158,6 +158,19 @@ INLINE void accumulate_scalar(vector *sum, const real *a, vector b) {
 #endif
 }
 
+/* The same in the lower half, with zero in the upper. A processor with two multipliers of half a vector does two at once. */
+INLINE void accumulate_scalar_in_half(vector *sum, const real *a, vector b) {
+#if VECTOR_BYTES == 64 && !defined(VECTORS_IN_HALVES)
+#if REAL_BITS == 32
+    __asm__("vfmadd231ps %1%{1to8%}, %t2, %t0" : "+v"(*sum) : "m"(*a), "v"(b));
+#else
+    __asm__("vfmadd231pd %1%{1to4%}, %t2, %t0" : "+v"(*sum) : "m"(*a), "v"(b));
+#endif
+#else
+    accumulate(sum, splat(*a), b);
+#endif
+}
+
 INLINE vector square_root(vector x) {
 #if defined(__x86_64__)
     return (vector)X86(sqrt)(x);

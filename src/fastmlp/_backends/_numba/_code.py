@@ -8,17 +8,25 @@ from fastmlp._backends._numba._target import Target
 Values = list[str]
 
 
+def vector_of(real: str, vector_bytes: int) -> str:
+    return f"<{vector_bytes // (4 if real == 'float' else 8)} x {real}>"
+
+
+def fma_of(real: str, vector_bytes: int) -> str:
+    bits = 32 if real == "float" else 64
+    return f"@llvm.fma.v{vector_bytes * 8 // bits}f{bits}"
+
+
 class Code:
     """The text of a function (i8* %p) -> void over the fields of a struct, all of 8 bytes. Pointers are i8*, strides
-    bytes."""
+    bytes; vectors are those of the target where nothing else is said."""
 
-    def __init__(self, name: str, target: Target, real: str, fields: list[str]) -> None:
+    def __init__(self, name: str, target: Target, real: str, fields: list[str], vector_bytes: int = 0) -> None:
         self.target = target
+        self.vector_bytes = vector_bytes or target.vector_bytes
         self.real = real
         self.real_bytes = 4 if real == "float" else 8
-        lanes = target.vector_bytes // self.real_bytes
-        self.vector = f"<{lanes} x {real}>"
-        self.suffix = f"v{lanes}f{self.real_bytes * 8}"
+        self.vector = vector_of(real, self.vector_bytes)
         self.lines = [f"define internal void @{name}(i8* %p) {{", "entry:"]
         self.block = "entry"
         self.count = 0
@@ -64,12 +72,12 @@ class Code:
 
     def load(self, pointer: str, number: int = 0) -> str:
         """Vector number so and so from a place on."""
-        at = self._place(pointer, self.vector, number * self.target.vector_bytes)
-        return self.let(f"load {self.vector}, {self.vector}* {at}, align {self.target.vector_bytes}")
+        at = self._place(pointer, self.vector, number * self.vector_bytes)
+        return self.let(f"load {self.vector}, {self.vector}* {at}, align {self.vector_bytes}")
 
     def store(self, value: str, pointer: str, number: int = 0) -> None:
-        at = self._place(pointer, self.vector, number * self.target.vector_bytes)
-        self.lines.append(f"store {self.vector} {value}, {self.vector}* {at}, align {self.target.vector_bytes}")
+        at = self._place(pointer, self.vector, number * self.vector_bytes)
+        self.lines.append(f"store {self.vector} {value}, {self.vector}* {at}, align {self.vector_bytes}")
 
     def spread(self, scalar: str) -> str:
         first = self.let(f"insertelement {self.vector} undef, {self.real} {scalar}, i32 0")
@@ -83,7 +91,7 @@ class Code:
     def multiply_add(self, a: str, b: str, c: str) -> str:
         if self.target.has_fma:
             operands = ", ".join(f"{self.vector} {x}" for x in (a, b, c))
-            return self.let(f"call {self.vector} @llvm.fma.{self.suffix}({operands})")
+            return self.let(f"call {self.vector} {fma_of(self.real, self.vector_bytes)}({operands})")
         return self.let(f"fadd {self.vector} {self.let(f'fmul {self.vector} {a}, {b}')}, {c}")
 
     def prefetch(self, pointer: str) -> None:
@@ -133,13 +141,12 @@ class Code:
 
 def table_of_functions(name: str, target: Target, real: str, functions: list[str | None]) -> str:
     """IR of some functions, given as text, and of the table ``name`` of them."""
-    lanes = target.vector_bytes // (4 if real == "float" else 8)
-    vector, suffix = f"<{lanes} x {real}>", f"v{lanes}f{32 if real == 'float' else 64}"
+    vectors = [(vector_of(real, size), fma_of(real, size)) for size in (target.vector_bytes, target.vector_bytes // 2)]
     names = [text.split("@", 1)[1].split("(", 1)[0] if text else None for text in functions]
     kind = "void (i8*)*"
     return "\n".join(
         [
-            f"declare {vector} @llvm.fma.{suffix}({vector}, {vector}, {vector})",
+            *(f"declare {vector} {fma}({vector}, {vector}, {vector})" for vector, fma in vectors),
             "declare void @llvm.prefetch(i8*, i32, i32, i32)",
             *(text for text in functions if text),
             f"@{name} = constant [{len(names)} x {kind}] ["

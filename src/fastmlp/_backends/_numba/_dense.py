@@ -18,7 +18,7 @@ from fastmlp._backends._numba._compiler import inline, kernel
 from fastmlp._backends._numba._gather import FETCHED_ROWS
 from fastmlp._backends._numba._memory import Pointer, Struct, constructor, copy_reals, is_set, size_of_real
 from fastmlp._backends._numba._structs import SGD, Layer, Reals
-from fastmlp._backends._numba._tile import multiply, next_tile_vectors, product, tile_registers
+from fastmlp._backends._numba._tile import halved, multiply, next_tile_vectors, product, tile_registers
 from fastmlp._backends._numba._tile_code import COLUMNS_OF_A, MAX_TILE_ROWS, ROWS_OF_A, UNROLLED
 from fastmlp._backends._numba._update import is_plain, update_rows, update_step_struct
 from fastmlp._backends._numba._vector import (
@@ -146,7 +146,7 @@ def dense_forward(
                     start=bias + at if d == 0 else c, start_row=0 if d == 0 else leading,
                     c=c, c_row=leading, depth=depth, scale=0.0, fetched=0,
                 )  # fmt: skip
-                multiply(ROWS_OF_A, rows, step, p)
+                multiply(ROWS_OF_A, rows, halved(step, layer.n_out - at, x), p)
                 if d + 1 == depth_blocks:
                     if is_set(factor):
                         activate_rows_keeping_factor(activation, rows, step, c, factor + (row * leading + at), leading)
@@ -263,7 +263,8 @@ def dense_weight_gradient(
         )  # fmt: skip
         for u in range(0, units, group_units()):
             p.a = a + u * a_unit
-            multiply(COLUMNS_OF_A, smaller(group_units(), units - u), step, p)
+            vectors_of_tile = halved(step, layer.n_out - j * lanes(a), a)
+            multiply(COLUMNS_OF_A, smaller(group_units(), units - u), vectors_of_tile, p)
         if not is_direct:
             update_rows(sink.update, first < layer.n_in, units, step, scratch.tile, step * lanes(a), at, leading)
         j += step
@@ -320,7 +321,7 @@ def dense_input_gradient(
                     start=scratch.constants + line_lanes(dz) if d == 0 else c, start_row=0 if d == 0 else tile_row,
                     c=c, c_row=tile_row, depth=depth, scale=0.0, fetched=scratch.fetched,
                 )  # fmt: skip
-                multiply(ROWS_OF_A, rows, step, p)
+                multiply(ROWS_OF_A, rows, halved(step, units - at, dz), p)
                 j += step
         if is_set(below):
             at = row * below.leading + first

@@ -17,15 +17,17 @@ from fastmlp._backends._numba import _tile_code
 from fastmlp._backends._numba._compiler import call_of_table, inline, kernel, primitive
 from fastmlp._backends._numba._gather import FETCHED_ROWS, fetch_lines
 from fastmlp._backends._numba._memory import INT64, SCALARS, Pointer, Struct, constructor, is_set
+from fastmlp._backends._numba._structs import Reals
 from fastmlp._backends._numba._target import current_target
 from fastmlp._backends._numba._tile_code import (
     COLUMNS_OF_A,
+    HALF,
     MAX_TILE_ROWS,
     MAX_TILE_VECTORS,
     UNROLLED,
     tile_module,
 )
-from fastmlp._backends._numba._vector import prefetch
+from fastmlp._backends._numba._vector import lanes, prefetch
 
 
 @primitive
@@ -39,6 +41,12 @@ def tile_vectors() -> Any:
     """The widest column of tiles where there are rows enough."""
     count = 3 if _tile_code.tile_registers(current_target()) == 24 else 2
     return types.int64, lambda builder: INT64(count)
+
+
+@primitive
+def has_halves() -> Any:
+    is_so = int(current_target().vector_bytes == 64)
+    return types.int64, lambda builder: INT64(is_so)
 
 
 Product = Any
@@ -77,8 +85,7 @@ def tile_multiply(kind: Any, rows: Any, vectors: Any, p: Any) -> Any:
     real = struct.fields["a"].target
 
     def emit(builder: ir.IRBuilder, kind_of_a: Any, row_count: Any, vector_count: Any, operand: Any) -> None:
-        column = builder.add(builder.mul(kind_of_a, INT64(MAX_TILE_VECTORS)), vector_count)
-        column = builder.sub(column, INT64(1))
+        column = builder.add(builder.mul(kind_of_a, INT64(1 + MAX_TILE_VECTORS)), vector_count)
         number = builder.add(builder.mul(column, INT64(MAX_TILE_ROWS)), builder.sub(row_count, INT64(1)))
         call_of_table(
             builder,
@@ -94,7 +101,7 @@ def tile_multiply(kind: Any, rows: Any, vectors: Any, p: Any) -> Any:
 @inline
 def most_tile_rows(vectors: int) -> int:
     """The most rows a tile of so many vectors may have."""
-    if vectors == 1:
+    if vectors <= 1:
         return 12
     return tile_registers() // (8 if vectors > 4 else vectors)
 
@@ -113,9 +120,18 @@ def next_tile_vectors(rows: int, left: int) -> int:
     return widest
 
 
+@inline
+def halved(vectors: int, outputs: int, like: Reals) -> int:
+    """Such a column, of which only so many outputs are real, by half vectors if these hold them."""
+    if vectors == 1 and has_halves() and outputs <= lanes(like) // 2:
+        return HALF
+    return vectors
+
+
 @kernel
 def multiply(kind: int, rows: int, vectors: int, p: Product) -> None:
-    """All rows of one column of tiles, the last two of one height. Moves the product on by them."""
+    """All rows of one column of tiles of some vectors, or HALF, the last two of one height. Moves the product on by
+    them."""
     most = most_tile_rows(vectors)
     fetched = p.depth // UNROLLED
     reads_c = p.scale != 0 or p.start_row != 0

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from fastmlp._backends._numba._code import Code, Values, table_of_functions
 from fastmlp._backends._numba._target import Target
 
+HALF = 0  # of a vector; csrc/tile.h has the reasons
 MAX_TILE_VECTORS = 8
 MAX_TILE_ROWS = 12
-UNROLLED = 4  # csrc/tile.h has the reasons
+UNROLLED = 4
 POINTER_ROWS = 3
 UNROLLED_SUMS = 8  # smaller tiles take one k at a time, and so less long to compile
 
@@ -24,8 +25,8 @@ def shapes(target: Target) -> list[tuple[int, int]]:
     registers = tile_registers(target)
     return [
         (rows, vectors)
-        for vectors in range(1, MAX_TILE_VECTORS + 1)
-        for rows in range(1, (12 if vectors == 1 else registers // (8 if vectors > 4 else vectors)) + 1)
+        for vectors in range(HALF if target.vector_bytes == 64 else 1, MAX_TILE_VECTORS + 1)
+        for rows in range(1, (12 if vectors <= 1 else registers // (8 if vectors > 4 else vectors)) + 1)
     ]
 
 
@@ -33,8 +34,9 @@ class _Tile(Code):
     def __init__(
         self, name: str, target: Target, real: str, fields: list[str], kind: int, rows: int, vectors: int
     ) -> None:
-        super().__init__(name, target, real, fields)
-        self.kind, self.rows, self.vectors = kind, rows, vectors
+        self.is_half = vectors == HALF
+        super().__init__(name, target, real, fields, target.vector_bytes // 2 if self.is_half else 0)
+        self.kind, self.rows, self.vectors = kind, rows, 1 if self.is_half else vectors
         self.last = 2 if tile_registers(target) == 24 else 1  # k's that are finished row by row
         self.b_bytes = self.stride("b_row")
         self.a_bytes = self.stride("a_stride")
@@ -55,8 +57,8 @@ class _Tile(Code):
                 following, b, *a = map(self.opaque, places)
                 for k in range(UNROLLED):
                     sums = self._step(self._a_at(a, k), self.at_multiple(b, self.b_bytes, self.b_thrice, k), sums)
-                for j in range(0, self.vectors, 64 // self.target.vector_bytes):
-                    self.prefetch(self.moved(following, j * self.target.vector_bytes))
+                for j in range(0, self.vectors, max(1, 64 // self.target.vector_bytes)):
+                    self.prefetch(self.moved(following, j * self.vector_bytes))
                 return [self.moved(following, next_bytes), *self._advanced(b, a, UNROLLED)], sums
 
             quads = self._at_least_zero(self.let(f"sub i64 {self.let(f'ashr i64 {left}, 2')}, 1"))
@@ -172,17 +174,19 @@ class _Tile(Code):
         for j in range(self.vectors):
             total = sums[i * self.vectors + j]
             self.store(self.multiply_add(scale, total, self.load(c, j)) if scale else total, c, j)
+        if self.is_half and not scale:
+            self.store("zeroinitializer", c, 1)
 
 
 def tile_module(name: str, target: Target, real: str, fields: list[str]) -> str:
-    """IR of every tile, and of their table [kind][vectors - 1][rows - 1]."""
+    """IR of every tile, and of their table [kind][vectors][rows - 1]."""
     known = set(shapes(target))
     functions = [
         _Tile(f"tile.{kind}.{rows}x{vectors}", target, real, fields, kind, rows, vectors).emit()
         if (rows, vectors) in known
         else None
         for kind in (ROWS_OF_A, COLUMNS_OF_A)
-        for vectors in range(1, MAX_TILE_VECTORS + 1)
+        for vectors in range(HALF, MAX_TILE_VECTORS + 1)
         for rows in range(1, MAX_TILE_ROWS + 1)
     ]
     return table_of_functions(name, target, real, functions)
