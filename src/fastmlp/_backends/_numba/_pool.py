@@ -12,6 +12,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from fastmlp._backends._numba._places import Places
 from fastmlp._backends._plan import address
 
 _MEMBER = np.dtype([("index", "i8"), ("count", "i8"), ("arrived", "u8"), ("meetings", "u8"), ("give_way", "u8")])
@@ -43,10 +44,10 @@ class Members:
         self.addresses = [first + i * _MEMBER.itemsize for i in range(count)]
 
 
-# A thread that had a processor for less than half of the time shares it with something else: callers then work alone
-# for ALONE times as long as it went without, so that a twentieth is lost, and not half. Times are in seconds.
-NEEDED_SHARE, ALONE, MOST_ALONE = 0.5, 20, 1.0
-WATCHED = 0.01  # work of the threads after which they are judged: longer than the pauses of an idle machine
+# A member that had a processor for less than five eighths of the time shares it with something else: callers then work
+# alone for ALONE times as long as it went without, so that a twentieth is lost, and not half. Times are in seconds.
+NEEDED_SHARE, ALONE, MOST_ALONE = 0.625, 20, 1.0
+WATCHED = 0.02  # work of the threads after which they are judged: several of the pauses of an idle machine, of 4 ms
 
 
 class Pool:
@@ -74,22 +75,31 @@ class Pool:
         try:
             count = self._hire(count)
             prepare(count)
+            places, begun = Places(count), time.perf_counter()
+            missed: list[float] = []  # seconds that each member was without a processor
+
+            def member(index: int) -> None:
+                if index > 0:
+                    places.take(index)
+                used = time.thread_time()
+                work(index)
+                missed.append(time.perf_counter() - begun - (time.thread_time() - used))
+
             for index in range(1, count):
-                self._jobs[index - 1].put(partial(self._watched, work, index))
+                self._jobs[index - 1].put(partial(member, index))
             try:
-                work(0)
+                member(0)
             finally:
                 self._await(count - 1)
+            self._judge(begun, max(missed))
         finally:
             self._busy.release()
 
-    def _watched(self, work: Callable[[int], None], index: int) -> None:
-        """``work(index)``, by a thread of the pool."""
-        begun, used = time.perf_counter(), time.thread_time()
-        work(index)
+    def _judge(self, begun: float, missed: float) -> None:
+        """Takes note of a call, and after some of them decides whether teams are worth it."""
         now = time.perf_counter()
         self._worked += now - begun
-        self._missed += now - begun - (time.thread_time() - used)
+        self._missed += missed
         if self._worked >= WATCHED:
             if self._missed > (1 - NEEDED_SHARE) * self._worked:
                 self._alone_until = now + min(ALONE * self._missed, MOST_ALONE)
