@@ -12,6 +12,7 @@ from support import assert_same_bits, make_examples, make_net, run_python
 import fastmlp
 from fastmlp import _threads
 from fastmlp._backends._numba import _pool
+from fastmlp._backends._numba._places import Places
 
 
 @pytest.fixture(autouse=True)
@@ -311,3 +312,27 @@ def test_teams_whose_threads_get_no_processor_are_given_up_for_a_while(monkeypat
     time.sleep(2.5 * watched * _pool.ALONE)
     pool.run(2, lambda index: None, sizes.append)
     assert sizes == [2, 1, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not let threads choose processors")
+def test_a_member_leaves_a_processor_that_another_has():
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("one processor")
+    first, found = min(allowed), []
+
+    def member():
+        os.sched_setaffinity(0, {first})  # of this thread alone
+        places = Places(2)
+        places._caller = main
+        places._processors[0] = first
+        places.take(1)
+        found.extend([os.sched_getaffinity(0), places._processors])
+
+    main = threading.get_native_id()
+    thread = threading.Thread(target=member)
+    thread.start()
+    thread.join()
+    assert found[0] == allowed - {first}
+    assert found[1][0] == first and found[1][1] in found[0]
+    assert os.sched_getaffinity(0) == allowed
