@@ -121,8 +121,7 @@ class Code:
         self.branch(self.let(f"icmp sgt i64 {turns}, 0"), loop, after)
         self.begin(loop)
         at = len(self.lines)
-        inside = [f"{loop}.{i}" for i in range(len(first))]
-        inside = [f"%{name}" for name in inside]
+        inside = [f"%{loop}.{i}" for i in range(len(first))]
         next_places, next_sums = body(inside[1 : 1 + len(places)], inside[1 + len(places) :])
         left = self.let(f"sub i64 {inside[0]}, 1")
         later = [left, *next_places, *next_sums]

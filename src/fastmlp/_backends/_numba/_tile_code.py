@@ -57,7 +57,7 @@ class _Tile(Code):
                 following, b, *a = map(self.opaque, places)
                 for k in range(UNROLLED):
                     sums = self._step(self._a_at(a, k), self.at_multiple(b, self.b_bytes, self.b_thrice, k), sums)
-                for j in range(0, self.vectors, max(1, 64 // self.target.vector_bytes)):
+                for j in range(0, self.vectors, 64 // self.target.vector_bytes):
                     self.prefetch(self.moved(following, j * self.vector_bytes))
                 return [self.moved(following, next_bytes), *self._advanced(b, a, UNROLLED)], sums
 
