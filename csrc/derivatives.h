@@ -229,7 +229,7 @@ static void example_gradients(network *net, const fastmlp_derivatives *d, int64_
         const int64_t block_rows = smaller(plan->block_rows, n - first);
         const range mine = share_of(net->member, block_rows, SHARED_ROWS);
         network_forward(net, first, block_rows, 0, NO_DROPOUT);
-        loss_rows(plan, net->examples, first, mine, output_of(net, last_layer(net)), 1, 1, net->workspace + plan->target + net->member.index * plan->target_stride,
+        loss_rows(plan, net->examples, first, mine, output_of(net, last_layer(net)), 1, 1, scratch_at(net, plan->target),
                   net->workspace + plan->parts, (double *)(net->workspace + plan->losses));
         real *to = out + (first + mine.from) * n_parameters + n_parameters;
         for (int64_t l = plan->n_layers - 1; l >= 0; l--) {

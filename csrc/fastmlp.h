@@ -36,11 +36,15 @@ typedef struct {
     int64_t constants;            /* a line of ones, then zeros */
     int64_t parts;                /* (3, block_rows) */
     int64_t losses;               /* (block_rows) doubles: weight * loss of each example */
-    /* one for each thread, a stride apart */
-    int64_t target, target_stride; /* two rows of the last layer: one of targets, one to work with */
-    int64_t panel, panel_stride;   /* a panel of inputs, (PANEL, block_rows) */
-    int64_t column, column_stride; /* a column of W^T: (BLOCK_DEPTH, MAX_TILE_VECTORS vectors) */
-    int64_t tile, tile_stride;     /* what tiles of the backward pass are computed in */
+    int64_t partial;              /* an arena of gradients, where own_blocks */
+    /* one for each thread, member_stride apart */
+    int64_t target; /* two rows of the last layer: one of targets, one to work with */
+    int64_t panel;  /* a panel of inputs, (PANEL, block_rows) */
+    int64_t column; /* a column of W^T: (BLOCK_DEPTH, MAX_TILE_VECTORS vectors) */
+    int64_t tile;   /* what tiles of the backward pass are computed in */
+    int64_t member_stride;
+    int64_t own_blocks; /* whether all the rest is there for each thread, too: then threads can take whole blocks */
+    int64_t arena_size;
     fastmlp_layer layers[];       /* n_layers of them */
 } fastmlp_plan;
 

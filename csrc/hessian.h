@@ -76,7 +76,7 @@ static void bend_losses(const network *net, const fastmlp_derivatives *d, int64_
     const fastmlp_layer *layer = last_layer(net);
     const int64_t n = layer->n_out, loss = plan->loss, skipped = mine.from * layer->leading, rows = mine.to - mine.from;
     const double factor = (loss == CROSS_ENTROPY ? 1.0 : loss == MSE ? 2.0 / (double)n : 1.0 / (double)n) / divisor;
-    real *z = output_of(net, layer) + skipped, *target = net->workspace + plan->target + net->member.index * plan->target_stride;
+    real *z = output_of(net, layer) + skipped, *target = scratch_at(net, plan->target);
     real *t = net->workspace + d->layers[plan->n_layers - 1].tangent + skipped, *bend = net->workspace + d->layers[plan->n_layers - 1].bend + skipped;
     real *slope = net->workspace + d->gradient + mine.from * d->widest;
     if (loss == CROSS_ENTROPY) output_rows(SOFTMAX, rows, n, z, layer->leading);
@@ -122,9 +122,9 @@ static void add_gradient_tangents(const network *net, const fastmlp_derivatives 
     const fastmlp_plan *plan = net->plan;
     const backward_scratch scratch = {
         .constants = net->workspace + plan->constants,
-        .panel = net->workspace + plan->panel + net->member.index * plan->panel_stride,
-        .column = column_of(net),
-        .tile = net->workspace + plan->tile + net->member.index * plan->tile_stride,
+        .panel = scratch_at(net, plan->panel),
+        .column = scratch_at(net, plan->column),
+        .tile = scratch_at(net, plan->tile),
     };
     const gradient_sink further = {ADD_GRADIENT, sink.gradients, sink.parameters, NULL};
     for (int64_t l = 0; l < plan->n_layers; l++) {

@@ -40,8 +40,8 @@ INLINE network network_of(const fastmlp_plan *plan, void *workspace, const fastm
 INLINE const fastmlp_layer *last_layer(const network *net) { return net->plan->layers + net->plan->n_layers - 1; }
 INLINE real *output_of(const network *net, const fastmlp_layer *layer) { return net->workspace + layer->output; }
 
-/* A member's place for a column of b. */
-INLINE real *column_of(const network *net) { return net->workspace + net->plan->column + net->member.index * net->plan->column_stride; }
+/* A member's own of what is there for each thread. */
+INLINE real *scratch_at(const network *net, int64_t offset) { return net->workspace + offset + net->member.index * net->plan->member_stride; }
 
 /* A member's share of n things. */
 INLINE range share_of(fastmlp_member member, int64_t n, int64_t unit) { return part_of(n, member.count, member.index, unit); }
@@ -84,9 +84,9 @@ static void network_backward(const network *net, int64_t rows, real *dx, const g
     const fastmlp_plan *plan = net->plan;
     const backward_scratch scratch = {
         .constants = net->workspace + plan->constants,
-        .panel = net->workspace + plan->panel + net->member.index * plan->panel_stride,
-        .column = column_of(net),
-        .tile = net->workspace + plan->tile + net->member.index * plan->tile_stride,
+        .panel = scratch_at(net, plan->panel),
+        .column = scratch_at(net, plan->column),
+        .tile = scratch_at(net, plan->tile),
         .fetched = net->fetched,
     };
     for (int64_t l = plan->n_layers - 1; l >= 0; l--) {
@@ -115,11 +115,19 @@ static double block_loss(const network *net, int64_t first, int64_t block_rows, 
     const range mine = share_of(net->member, block_rows, SHARED_ROWS);
     double *losses = (double *)(net->workspace + plan->losses);
     loss_rows(plan, net->examples, first, mine, output_of(net, last_layer(net)), with_gradient, divisor,
-              net->workspace + plan->target + net->member.index * plan->target_stride, net->workspace + plan->parts, losses);
+              scratch_at(net, plan->target), net->workspace + plan->parts, losses);
     fastmlp_meet(net->member);
     double total = 0;
     for (int64_t i = 0; i < block_rows; i++) total += losses[i];
     return total;
+}
+
+/* The logits of a block become dL/dz, from its rows of dL/dy_hat. */
+static void chain_outputs(const network *net, const real *dy, int64_t block_rows) {
+    const fastmlp_layer *last = last_layer(net);
+    const range mine = share_of(net->member, block_rows, SHARED_ROWS);
+    chain_output_rows(last, mine.to - mine.from, dy + mine.from * last->n_out, output_of(net, last) + mine.from * last->leading, scratch_at(net, net->plan->target));
+    fastmlp_meet(net->member);
 }
 
 static double penalty_of(const fastmlp_plan *plan) {
@@ -195,27 +203,89 @@ static void apply_gradients(const network *net, update_step *s, double clip_norm
     fastmlp_meet(net->member);
 }
 
-/* The loss of n examples from number `first`, and the gradient of it without the penalty, block by block. */
-static double data_gradients(network *net, int64_t first, int64_t n, double divisor, int64_t dropout_step, real *gradients) {
+/* --- batches of several blocks --- */
+
+/* A member's way through them: shared blocks, one after the other, or every so many a whole one of its own. So it is
+ * with small nets where there are enough blocks: few units are badly shared, and members meet once a round, not once a layer. */
+typedef struct {
+    network net;                   /* as the member sees its blocks: of those it takes alone, it is the only member */
+    int64_t first_row, round_rows; /* where its block begins in a round, and of how many rows all members' are */
+} block_walk;
+
+static block_walk walk_blocks(const network *net, int64_t n) {
+    const fastmlp_member member = net->member;
+    const int64_t rows = net->plan->block_rows;
+    block_walk walk = {*net, 0, rows};
+    if (!net->plan->own_blocks || member.count == 1 || n <= (member.count - 1) * rows) return walk;
+    walk.net.workspace += member.index * net->plan->member_stride;
+    walk.net.member = (fastmlp_member){0, 1, NULL};
+    walk.first_row = member.index * rows;
+    walk.round_rows = member.count * rows;
+    return walk;
+}
+
+/* After a round whose blocks members took alone: their gradients, which are partial sums, are added to those of all rounds
+ * before (unless `is_first`), and `value`, a member's own, to the total, which is returned; both block by block. */
+static double gather_blocks(const network *net, int64_t blocks, double total, double value, int is_first, real *gradients) {
+    const fastmlp_plan *plan = net->plan;
+    double *values = (double *)(net->workspace + plan->losses);
+    const int64_t stride = plan->member_stride, value_stride = stride * (int64_t)sizeof(real) / (int64_t)sizeof(double);
+    values[net->member.index * value_stride] = value;
+    fastmlp_meet(net->member);
+    for (int64_t b = 0; b < blocks; b++) total += values[b * value_stride];
+    const real *partial = net->workspace + plan->partial;
+    const range mine = gradients ? share_of(net->member, plan->arena_size, LINE_LANES) : (range){0, 0};
+    for (int64_t i = mine.from; i < mine.to; i += LANES) {
+        vector sum = load(partial + i);
+        if (!is_first) sum = load(gradients + i) + sum;
+        for (int64_t b = 1; b < blocks; b++) sum += load(partial + b * stride + i);
+        store(gradients + i, sum);
+    }
+    fastmlp_meet(net->member);
+    return total;
+}
+
+/* What becomes of n examples from number `first`: their loss is returned, or taken from dy, which is dL/dy_hat of a loss that
+ * somebody else knows; its gradient without the penalty is left in `gradients`, and dL/dx in dx, where wanted. */
+static double data_gradients(network *net, int64_t first, int64_t n, double divisor, int64_t dropout_step, const real *dy, real *dx, real *gradients) {
+    const fastmlp_plan *plan = net->plan;
+    block_walk walk = walk_blocks(net, n);
+    const int is_shared = walk.round_rows == plan->block_rows;
     double total = 0;
-    for (int64_t row = 0; row < n; row += net->plan->block_rows) {
-        const int64_t rows = smaller(net->plan->block_rows, n - row);
-        const gradient_sink sink = {row ? ADD_GRADIENT : STORE_GRADIENT, gradients, net->parameters, NULL};
-        network_forward(net, first + row, rows, row, dropout_step);
-        total += block_loss(net, first + row, rows, 1, divisor);
-        network_backward(net, rows, NULL, &sink);
+    for (int64_t round = 0; round < n; round += walk.round_rows) {
+        const int64_t row = round + walk.first_row, rows = smaller(plan->block_rows, n - row);
+        double value = 0;
+        if (rows > 0) {
+            const gradient_sink sink = {
+                is_shared && round ? ADD_GRADIENT : STORE_GRADIENT,
+                is_shared ? gradients : walk.net.workspace + plan->partial,
+                net->parameters,
+                NULL,
+            };
+            network_forward(&walk.net, first + row, rows, row, dropout_step);
+            if (dy) chain_outputs(&walk.net, dy + row * last_layer(net)->n_out, rows);
+            else value = block_loss(&walk.net, first + row, rows, 1, divisor);
+            network_backward(&walk.net, rows, dx ? dx + row * plan->layers[0].n_in : NULL, &sink);
+        }
+        total = is_shared ? total + value : gather_blocks(net, parts_of(smaller(walk.round_rows, n - round), plan->block_rows), total, value, !round, gradients);
     }
     return total / divisor;
 }
 
 /* The loss of all n examples, without the penalty. */
 static double data_loss(network *net, int64_t n) {
+    const fastmlp_plan *plan = net->plan;
+    block_walk walk = walk_blocks(net, n);
     double total = 0;
-    for (int64_t first = 0; first < n; first += net->plan->block_rows) {
-        const int64_t rows = smaller(net->plan->block_rows, n - first);
-        network_forward(net, first, rows, 0, INFERENCE);
-        total += block_loss(net, first, rows, 0, (double)n);
-        fastmlp_meet(net->member);
+    for (int64_t round = 0; round < n; round += walk.round_rows) {
+        const int64_t first = round + walk.first_row, rows = smaller(plan->block_rows, n - first);
+        double value = 0;
+        if (rows > 0) {
+            network_forward(&walk.net, first, rows, 0, INFERENCE);
+            value = block_loss(&walk.net, first, rows, 0, (double)n);
+            fastmlp_meet(walk.net.member);
+        }
+        total = walk.round_rows == plan->block_rows ? total + value : gather_blocks(net, parts_of(smaller(walk.round_rows, n - round), plan->block_rows), total, value, 0, NULL);
     }
     return total / (double)n;
 }
@@ -224,18 +294,19 @@ static double data_loss(network *net, int64_t n) {
 static void copy_outputs(network *net, int64_t n, int64_t logits, int64_t first_layer, void *const *outs) {
     const fastmlp_plan *plan = net->plan;
     const fastmlp_layer *last = last_layer(net);
-    for (int64_t first = 0; first < n; first += plan->block_rows) {
+    block_walk walk = walk_blocks(net, n);
+    for (int64_t first = walk.first_row; first < n; first += walk.round_rows) {
         const int64_t rows = smaller(plan->block_rows, n - first);
-        const range mine = share_of(net->member, rows, SHARED_ROWS);
-        network_forward(net, first, rows, 0, INFERENCE);
-        if (!logits) output_rows(last->activation, mine.to - mine.from, last->n_out, output_of(net, last) + mine.from * last->leading, last->leading);
+        const range mine = share_of(walk.net.member, rows, SHARED_ROWS);
+        network_forward(&walk.net, first, rows, 0, INFERENCE);
+        if (!logits) output_rows(last->activation, mine.to - mine.from, last->n_out, output_of(&walk.net, last) + mine.from * last->leading, last->leading);
         for (int64_t l = first_layer; l < plan->n_layers; l++) {
             const fastmlp_layer *layer = plan->layers + l;
             real *out = (real *)outs[l - first_layer] + first * layer->n_out;
             for (int64_t i = mine.from; i < mine.to; i++)
-                __builtin_memcpy(out + i * layer->n_out, output_of(net, layer) + i * layer->leading, (size_t)layer->n_out * sizeof(real));
+                __builtin_memcpy(out + i * layer->n_out, output_of(&walk.net, layer) + i * layer->leading, (size_t)layer->n_out * sizeof(real));
         }
-        fastmlp_meet(net->member); /* shares of a shorter block lie elsewhere */
+        fastmlp_meet(walk.net.member); /* shares of a shorter block lie elsewhere */
     }
 }
 
@@ -249,7 +320,7 @@ static double train_step(network *net, int64_t first, int64_t n, const double *r
     const double charge = scale * penalty_of(plan);
     double value;
     if (n > plan->block_rows || clip_norm > 0) {
-        value = data_gradients(net, first, n, divisor, dropout_step, gradients) + charge;
+        value = data_gradients(net, first, n, divisor, dropout_step, NULL, NULL, gradients) + charge;
         if (!__builtin_isfinite(value)) return value;
         add_penalty_gradient(net, gradients, scale);
         fastmlp_meet(net->member);
@@ -320,7 +391,7 @@ static void gradients_member(void *context, fastmlp_member member) {
     const float_mode mode = flush_subnormals();
     arguments *c = context;
     network net = network_of(c->plan, c->workspace, c->examples, member);
-    const double value = data_gradients(&net, 0, c->n, (double)c->n, c->option, c->gradients) + penalty_of(c->plan);
+    const double value = data_gradients(&net, 0, c->n, (double)c->n, c->option, NULL, NULL, c->gradients) + penalty_of(c->plan);
     add_penalty_gradient(&net, c->gradients, 1);
     if (member.index == 0) c->value = value;
     restore_mode(mode);
@@ -330,18 +401,7 @@ static void backward_member(void *context, fastmlp_member member) {
     const float_mode mode = flush_subnormals();
     const arguments *c = context;
     network net = network_of(c->plan, c->workspace, c->examples, member);
-    const fastmlp_layer *last = last_layer(&net);
-    for (int64_t first = 0; first < c->n; first += c->plan->block_rows) {
-        const int64_t rows = smaller(c->plan->block_rows, c->n - first);
-        const range mine = share_of(member, rows, SHARED_ROWS);
-        const gradient_sink sink = {first ? ADD_GRADIENT : STORE_GRADIENT, c->gradients, net.parameters, NULL};
-        network_forward(&net, first, rows, 0, NO_DROPOUT);
-        chain_output_rows(last, mine.to - mine.from, (const real *)c->dy + (first + mine.from) * last->n_out,
-                          output_of(&net, last) + mine.from * last->leading,
-                          net.workspace + c->plan->target + member.index * c->plan->target_stride);
-        fastmlp_meet(member);
-        network_backward(&net, rows, c->dx ? (real *)c->dx + first * c->plan->layers[0].n_in : NULL, &sink);
-    }
+    data_gradients(&net, 0, c->n, 1, NO_DROPOUT, c->dy, c->dx, c->gradients);
     restore_mode(mode);
 }
 
@@ -394,14 +454,21 @@ static int64_t threads_for(const fastmlp_plan *plan, int64_t rows, int64_t passe
     return worth < 2 ? 1 : worth < (double)plan->n_threads ? (int64_t)worth : plan->n_threads;
 }
 
+/* The same of a call over n rows, whose blocks are shared or taken whole: walk_blocks. */
+static int64_t threads_for_rows(const fastmlp_plan *plan, int64_t n, int64_t passes) {
+    const int64_t sharing = threads_for(plan, smaller(n, plan->block_rows), passes);
+    const int64_t taking = plan->own_blocks ? smaller(threads_for(plan, n, passes), parts_of(n, plan->block_rows)) : 1;
+    return sharing > taking ? sharing : taking;
+}
+
 static void forward(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, void *out, int64_t logits) {
     arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n, .out = out, .option = logits};
-    fastmlp_run(threads_for(plan, smaller(n, plan->block_rows), 1), forward_member, &c);
+    fastmlp_run(threads_for_rows(plan, n, 1), forward_member, &c);
 }
 
 static void layer_outputs(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, void *const *outs) {
     arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n, .outs = outs};
-    fastmlp_run(threads_for(plan, smaller(n, plan->block_rows), 1), layer_outputs_member, &c);
+    fastmlp_run(threads_for_rows(plan, n, 1), layer_outputs_member, &c);
 }
 
 static double penalty(const fastmlp_plan *plan) {
@@ -413,19 +480,19 @@ static double penalty(const fastmlp_plan *plan) {
 
 static double loss(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n) {
     arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n};
-    fastmlp_run(threads_for(plan, smaller(n, plan->block_rows), 1), loss_member, &c);
+    fastmlp_run(threads_for_rows(plan, n, 1), loss_member, &c);
     return c.value;
 }
 
 static double gradients(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, void *out, int64_t dropout_step) {
     arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n, .gradients = out, .option = dropout_step};
-    fastmlp_run(threads_for(plan, smaller(n, plan->block_rows), 3), gradients_member, &c);
+    fastmlp_run(threads_for_rows(plan, n, 3), gradients_member, &c);
     return c.value;
 }
 
 static void backward(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, const void *dy, void *out, void *dx) {
     arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n, .dy = dy, .gradients = out, .dx = dx};
-    fastmlp_run(threads_for(plan, smaller(n, plan->block_rows), 3), backward_member, &c);
+    fastmlp_run(threads_for_rows(plan, n, 3), backward_member, &c);
 }
 
 static void apply(const fastmlp_plan *plan, const fastmlp_update *u, const void *gradients) {
@@ -435,6 +502,6 @@ static void apply(const fastmlp_plan *plan, const fastmlp_update *u, const void 
 
 static int64_t train(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, const fastmlp_schedule *s, const fastmlp_update *u, void *gradients, double *losses) {
     arguments c = {.plan = plan, .workspace = workspace, .examples = e, .schedule = s, .update = u, .gradients = gradients, .losses = losses};
-    fastmlp_run(threads_for(plan, smaller(smaller(s->batch_size, s->n_examples), plan->block_rows), 3), train_member, &c);
+    fastmlp_run(threads_for_rows(plan, smaller(s->batch_size, s->n_examples), 3), train_member, &c);
     return c.taken;
 }

@@ -113,6 +113,31 @@ def test_same_bits_for_any_number_of_threads(compiled_backend, dtype, batch_size
             assert_same_bits(actual, wanted)
 
 
+@pytest.mark.parametrize("n", [1024, 1025, 1500, 2600])
+def test_same_bits_where_threads_take_whole_blocks(compiled_backend, dtype, n):
+    """Small nets, of which each thread takes whole blocks where there are enough; 7 threads share each."""
+
+    def results(n_threads):
+        fastmlp.set_num_threads(n_threads)
+        net, _ = make_net(
+            (100, 200, 10), activation="gelu", loss="huber", l2=1e-3, dropout=0.1, dtype=dtype, backend=compiled_backend
+        )
+        X, y = make_examples(net, n)
+        weights = np.linspace(0.5, 1.5, n)
+        assert net._engine._training.record[0]["own_blocks"] == (n_threads > 1)
+        history = net.fit(X, y, optimizer=fastmlp.Adam(clip_norm=0.1), epochs=2, batch_size=None, sample_weight=weights)
+        loss, gradients = net.loss_and_gradients(X, y, sample_weight=weights, training=True)
+        chained = net.backward(X, y, input_gradient=True)
+        losses = np.array([*history.loss, loss, net.loss(X, y)])
+        arrays = (net.parameters, losses, gradients.flat, chained.flat, chained.input)
+        return (*arrays, net.forward(X), *net.activations_of(X))
+
+    expected = results(1)
+    for n_threads in (2, 3, 7):
+        for actual, wanted in zip(results(n_threads), expected, strict=True):
+            assert_same_bits(actual, wanted)
+
+
 def test_set_num_threads_reaches_nets_that_exist(backend):
     net, _ = make_net((20, 30, 5), backend=backend)
     X, y = make_examples(net, 50)

@@ -32,7 +32,7 @@ class DerivativePlan(Plan):
     def __init__(
         self, architecture: Architecture, layout: Layout, parameters: np.ndarray, seed: int, n_threads: int
     ) -> None:
-        super().__init__(architecture, layout, parameters, seed, n_threads, training=True)
+        super().__init__(architecture, layout, parameters, seed, n_threads, training=True, own_blocks=False)
         plan = self.record[0]
         rows, n_layers = int(plan["block_rows"]), architecture.n_layers
         below = [int(plan["input_leading"]), *layout.leading]  # leading dimension of each layer's inputs

@@ -38,14 +38,14 @@ _PLAN = [
     ("constants", "i8"),
     ("parts", "i8"),
     ("losses", "i8"),
+    ("partial", "i8"),
     ("target", "i8"),
-    ("target_stride", "i8"),
     ("panel", "i8"),
-    ("panel_stride", "i8"),
     ("column", "i8"),
-    ("column_stride", "i8"),
     ("tile", "i8"),
-    ("tile_stride", "i8"),
+    ("member_stride", "i8"),
+    ("own_blocks", "i8"),
+    ("arena_size", "i8"),
 ]
 _EXAMPLES = np.dtype(
     [
@@ -101,6 +101,10 @@ INFERENCE_ROWS = 256
 # From 5 MFLOP a step a second thread is worth its meetings even where its core is not always free.
 THREAD_PRODUCTS = 1_250_000
 
+# Threads take whole blocks of nets up to so many parameters, half a MB in float32. Larger layers are shared well, and a
+# workspace for each thread would cost more.
+LARGEST_OF_OWN_BLOCKS = 2**17
+
 _PANEL_LINES = 3  # csrc/dense.h
 _BLOCK_ROWS = 192
 _BLOCK_DEPTH_LINES = 1280 // LINE_BYTES
@@ -119,6 +123,7 @@ class Plan:
         seed: int,
         n_threads: int,
         training: bool,
+        own_blocks: bool = True,
     ) -> None:
         itemsize = architecture.dtype.itemsize
         line = LINE_BYTES // itemsize
@@ -143,19 +148,16 @@ class Plan:
         plan["block_rows"] = rows
         plan["input_leading"] = leading_dimension(architecture.layer_sizes[0], itemsize)
         plan["constants"] = self._take(line + _MAX_TILE_LINES * line)
+        self._places_of_ones = [int(plan["constants"])]
+        plan["target"] = self._take(2 * layout.leading[-1])
+        plan["panel"] = self._take(rows * _PANEL_LINES * line)
+        plan["column"] = self._take(_BLOCK_DEPTH_LINES * line * _MAX_TILE_LINES * line)
+        plan["tile"] = self._take(max(_BLOCK_ROWS * _PANEL_LINES, _PANEL_LINES * line * _MAX_TILE_LINES) * line)
+        plan["own_blocks"] = own_blocks = own_blocks and n_threads > 1 and layout.size <= LARGEST_OF_OWN_BLOCKS
+        if not own_blocks:
+            plan["member_stride"] = self._repeat(int(plan["target"]), n_threads)
         plan["parts"] = self._take(3 * rows + line)
         plan["losses"] = self._take(rows * 8 // itemsize)
-        per_thread = {
-            "target": 2 * layout.leading[-1],
-            "panel": rows * _PANEL_LINES * line,
-            "column": _BLOCK_DEPTH_LINES * line * _MAX_TILE_LINES * line,
-            "tile": max(_BLOCK_ROWS * _PANEL_LINES, _PANEL_LINES * line * _MAX_TILE_LINES) * line,
-        }
-        for name, size in per_thread.items():
-            plan[name] = self.workspace_size
-            for _ in range(n_threads):
-                plan[f"{name}_stride"] = self._take(size) - plan[name]
-            plan[f"{name}_stride"] //= max(1, n_threads - 1)
         plan["input"] = self._take(rows * int(plan["input_leading"]))
         activations = (*architecture.activations, architecture.output_activation)
         for index, activation in enumerate(activations):
@@ -171,6 +173,11 @@ class Plan:
                 rate = architecture.dropout[index]
                 layer["dropout_from"] = int(rate * 2**32)
                 layer["dropout_scale"] = 1 / (1 - rate)
+        plan["arena_size"] = layout.size
+        if own_blocks:
+            plan["partial"] = self._take(layout.size if training else 0)
+            plan["member_stride"] = stride = self._repeat(0, n_threads)
+            self._places_of_ones = [int(plan["constants"]) + member * stride for member in range(n_threads)]
 
     def _take(self, n: int) -> int:
         """The offset of ``n`` elements of the workspace, on a cache line.
@@ -183,11 +190,19 @@ class Plan:
         self._gaps.append((end, self.workspace_size))
         return offset
 
+    def _repeat(self, start: int, times: int) -> int:
+        """Lay out all that was taken from ``start`` on ``times`` times in all; returns from one to the next."""
+        stride = self.workspace_size - start
+        gaps = [gap for gap in self._gaps if gap[0] >= start]
+        self._gaps += [(a + i * stride, b + i * stride) for i in range(1, times) for a, b in gaps]
+        self.workspace_size += (times - 1) * stride
+        return stride
+
     def new_workspace(self) -> np.ndarray:
         """A workspace for one call at a time; pages are touched only as far as they are used."""
         workspace = aligned_zeros(self.workspace_size, self._dtype)
-        start = int(self.record[0]["constants"])
-        workspace[start : start + self._line] = 1
+        for start in self._places_of_ones:
+            workspace[start : start + self._line] = 1
         guard_inside(workspace, self._gaps)
         return workspace
 

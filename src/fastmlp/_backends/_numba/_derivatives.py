@@ -27,6 +27,7 @@ from fastmlp._backends._numba._network import (
     last_layer,
     network_forward,
     output_of,
+    scratch_at,
     share_of,
 )
 from fastmlp._backends._numba._structs import (
@@ -372,7 +373,7 @@ def example_gradients(net: Network, d: Derivatives, n: int, out: Reals) -> None:
         layer = plan.layers[number]
         n_parameters += layer.n_out * (layer.n_in + 1)
     prepare_way_back(net, d, 1, null_like(out))
-    target = net.workspace + (plan.target + net.member.index * plan.target_stride)
+    target = scratch_at(net, plan.target)
     parts = net.workspace + plan.parts
     losses = doubles_at(net.workspace + plan.losses)
     for first in range(0, n, plan.block_rows):

@@ -5,10 +5,8 @@ from typing import Any
 from numba.core import types
 
 from fastmlp._backends._numba._compiler import Entry, kernel
-from fastmlp._backends._numba._dense import ADD_GRADIENT, STORE_GRADIENT, gradient_sink
 from fastmlp._backends._numba._elementary import NAN
 from fastmlp._backends._numba._gather import LEAST_FETCHED, MOST_FETCHED, fetched_rows
-from fastmlp._backends._numba._loss import chain_output_rows
 from fastmlp._backends._numba._memory import Pointer, as_double, as_integer, constructor, is_set, null_like, pick
 from fastmlp._backends._numba._network import (
     NO_DROPOUT,
@@ -16,15 +14,12 @@ from fastmlp._backends._numba._network import (
     Network,
     add_penalty_gradient,
     apply_gradients,
+    blocks_in,
     copy_outputs,
     data_gradients,
     data_loss,
     is_finite,
-    last_layer,
     network,
-    network_backward,
-    network_forward,
-    output_of,
     penalty_of,
     share_of,
     train_step,
@@ -41,7 +36,7 @@ from fastmlp._backends._numba._structs import (
     call_struct,
     plan_struct,
 )
-from fastmlp._backends._numba._team import MEMBER, Member, meet
+from fastmlp._backends._numba._team import MEMBER, Member, member_alone
 from fastmlp._backends._numba._update import begin_update, end_update, update_step
 from fastmlp._backends._numba._vector import flush_subnormals, restore_mode, smaller
 from fastmlp._update import CLIP_NORM, EPS, LR
@@ -61,7 +56,8 @@ def loss_member(net: Network, c: Arguments) -> None:
 
 @kernel
 def gradients_member(net: Network, c: Arguments) -> None:
-    value = data_gradients(net, 0, c.n, as_double(c.n), c.option, c.gradients) + penalty_of(c.plan)
+    null = null_like(c.gradients)
+    value = data_gradients(net, 0, c.n, as_double(c.n), c.option, null, null, c.gradients) + penalty_of(c.plan)
     add_penalty_gradient(net, c.gradients, 1.0)
     if net.member.index == 0:
         c.value = value
@@ -69,20 +65,7 @@ def gradients_member(net: Network, c: Arguments) -> None:
 
 @kernel
 def backward_member(net: Network, c: Arguments) -> None:
-    plan = c.plan
-    last = last_layer(net)
-    n_features = plan.layers[0].n_in
-    for first in range(0, c.n, plan.block_rows):
-        rows = smaller(plan.block_rows, c.n - first)
-        begin, end = share_of(net.member, rows, SHARED_ROWS)
-        use = pick(first > 0, ADD_GRADIENT, STORE_GRADIENT)
-        sink = gradient_sink(use=use, gradients=c.gradients, parameters=net.parameters, update=0)
-        network_forward(net, first, rows, 0, NO_DROPOUT)
-        target = net.workspace + (plan.target + net.member.index * plan.target_stride)
-        dy = c.dy + (first + begin) * last.n_out
-        chain_output_rows(last, end - begin, dy, output_of(net, last) + begin * last.leading, target)
-        meet(net.member)
-        network_backward(net, rows, c.dx + first * n_features if is_set(c.dx) else c.dx, sink)
+    data_gradients(net, 0, c.n, 1.0, NO_DROPOUT, c.dy, c.dx, c.gradients)
 
 
 @kernel
@@ -181,25 +164,32 @@ def threads_for(plan: Plan, rows: int, passes: int) -> int:
     return plan.n_threads
 
 
+@kernel
+def threads_for_rows(plan: Plan, n: int, passes: int) -> int:
+    """The same of a call over n rows, whose blocks are shared or taken whole: walk_blocks."""
+    sharing = threads_for(plan, smaller(n, plan.block_rows), passes)
+    if not plan.own_blocks:
+        return sharing
+    taking = smaller(threads_for(plan, n, passes), blocks_in(plan, n))
+    return pick(sharing > taking, sharing, taking)
+
+
 # Python takes about 50 us to wake threads: a call of 16 times what makes its parts worth several is worth that.
 WAKING = 16
 
 
 @kernel
 def threads_for_call(plan: Plan, n: int, passes: int) -> int:
-    return smaller(threads_for(plan, smaller(n, plan.block_rows), passes), threads_for(plan, n // WAKING, passes))
+    return smaller(threads_for_rows(plan, n, passes), threads_for(plan, n // WAKING, passes))
 
 
 @kernel
 def threads_for_run(plan: Plan, s: Schedule) -> int:
     batch = smaller(s.batch_size, s.n_examples)
-    return smaller(
-        threads_for(plan, smaller(batch, plan.block_rows), 3), threads_for(plan, batch * s.n_steps // WAKING, 3)
-    )
+    return smaller(threads_for_rows(plan, batch, 3), threads_for(plan, batch * s.n_steps // WAKING, 3))
 
 
 arguments = constructor(arguments_struct, like="workspace")
-single_member = constructor(lambda real: MEMBER, like="index")
 
 
 @kernel
@@ -208,7 +198,7 @@ def forward_alone(plan: Plan, workspace: Reals, e: Examples, n: int, out: Reals,
         plan=plan, workspace=workspace, examples=e, n=n, out=out, option=logits,
         dy=0, dx=0, outs=0, schedule=0, update=0, gradients=0, losses=0, value=0.0, taken=0,
     )  # fmt: skip
-    run(FORWARD, c, single_member(index=0, count=1, arrived=0, meetings=0, give_way=0))
+    run(FORWARD, c, member_alone(index=0, count=1, arrived=0, meetings=0, give_way=0))
 
 
 @kernel
@@ -244,7 +234,7 @@ def step_call(call: Call, dropout_step: int) -> float:
         dy=0, dx=0, outs=0, schedule=call.schedule, update=call.update, gradients=call.gradients, losses=call.losses,
         value=0.0, taken=0,
     )  # fmt: skip
-    run(TRAIN, c, single_member(index=0, count=1, arrived=0, meetings=0, give_way=0))
+    run(TRAIN, c, member_alone(index=0, count=1, arrived=0, meetings=0, give_way=0))
     return call.losses[0]
 
 

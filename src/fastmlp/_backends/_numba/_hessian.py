@@ -31,9 +31,9 @@ from fastmlp._backends._numba._memory import (
 from fastmlp._backends._numba._network import (
     SHARED_ROWS,
     Network,
-    column_of,
     last_layer,
     output_of,
+    scratch_at,
     share_of,
 )
 from fastmlp._backends._numba._structs import (
@@ -172,7 +172,7 @@ def bend_losses(net: Network, d: Derivatives, first: int, begin: int, end: int, 
     t = net.workspace + (d.layers[plan.n_layers - 1].tangent + skipped)
     bend = net.workspace + (d.layers[plan.n_layers - 1].bend + skipped)
     slope = net.workspace + (d.gradient + begin * d.widest)
-    target = net.workspace + (plan.target + net.member.index * plan.target_stride)
+    target = scratch_at(net, plan.target)
     if loss == CROSS_ENTROPY:
         output_rows(SOFTMAX, rows, n, z, layer.leading)
     else:
@@ -232,9 +232,9 @@ def add_gradient_tangents(net: Network, d: Derivatives, block_rows: int, sink: G
     member = net.member
     scratch = backward_scratch(
         constants=net.workspace + plan.constants,
-        panel=net.workspace + (plan.panel + member.index * plan.panel_stride),
-        column=column_of(net),
-        tile=net.workspace + (plan.tile + member.index * plan.tile_stride),
+        panel=scratch_at(net, plan.panel),
+        column=scratch_at(net, plan.column),
+        tile=scratch_at(net, plan.tile),
         fetched=0,
     )
     further = gradient_sink(use=ADD_GRADIENT, gradients=sink.gradients, parameters=sink.parameters, update=0)

@@ -18,7 +18,7 @@ from fastmlp._backends._numba._dense import (
     whole_vectors,
 )
 from fastmlp._backends._numba._gather import FETCHED_ROWS, input_rows
-from fastmlp._backends._numba._loss import loss_rows, output_rows
+from fastmlp._backends._numba._loss import chain_output_rows, loss_rows, output_rows
 from fastmlp._backends._numba._memory import (
     Pointer,
     Struct,
@@ -42,7 +42,7 @@ from fastmlp._backends._numba._structs import (
     Update,
     plan_struct,
 )
-from fastmlp._backends._numba._team import MEMBER, Member, meet
+from fastmlp._backends._numba._team import MEMBER, Member, meet, member_alone
 from fastmlp._backends._numba._update import (
     UpdateStep,
     begin_update,
@@ -106,9 +106,9 @@ def output_of(net: Network, layer: Layer) -> Reals:
 
 
 @inline
-def column_of(net: Network) -> Reals:
-    """A member's place for a column of b."""
-    return net.workspace + (net.plan.column + net.member.index * net.plan.column_stride)
+def scratch_at(net: Network, offset: int) -> Reals:
+    """A member's own of what is there for each thread."""
+    return net.workspace + (offset + net.member.index * net.plan.member_stride)
 
 
 @inline
@@ -167,9 +167,9 @@ def network_backward(net: Network, rows: int, dx: Reals, sink: GradientSink) -> 
     member = net.member
     scratch = backward_scratch(
         constants=net.workspace + plan.constants,
-        panel=net.workspace + (plan.panel + member.index * plan.panel_stride),
-        column=column_of(net),
-        tile=net.workspace + (plan.tile + member.index * plan.tile_stride),
+        panel=scratch_at(net, plan.panel),
+        column=scratch_at(net, plan.column),
+        tile=scratch_at(net, plan.tile),
         fetched=net.fetched,
     )
     for number in range(plan.n_layers - 1, -1, -1):
@@ -205,7 +205,7 @@ def block_loss(net: Network, first: int, block_rows: int, with_gradient: bool, d
     begin, end = share_of(net.member, block_rows, SHARED_ROWS)
     losses = doubles_at(net.workspace + plan.losses)
     z = output_of(net, last_layer(net))
-    target = net.workspace + (plan.target + net.member.index * plan.target_stride)
+    target = scratch_at(net, plan.target)
     parts = net.workspace + plan.parts
     loss_rows(plan, net.examples, first, begin, end, z, with_gradient, divisor, target, parts, losses)
     meet(net.member)
@@ -213,6 +213,16 @@ def block_loss(net: Network, first: int, block_rows: int, with_gradient: bool, d
     for i in range(block_rows):
         total += losses[i]
     return total
+
+
+@kernel
+def chain_outputs(net: Network, dy: Reals, block_rows: int) -> None:
+    """The logits of a block become dL/dz, from its rows of dL/dy_hat."""
+    layer = last_layer(net)
+    begin, end = share_of(net.member, block_rows, SHARED_ROWS)
+    z = output_of(net, layer) + begin * layer.leading
+    chain_output_rows(layer, end - begin, dy + begin * layer.n_out, z, scratch_at(net, net.plan.target))
+    meet(net.member)
 
 
 @kernel
@@ -290,31 +300,122 @@ def apply_gradients(net: Network, s: UpdateStep, clip_norm: float, gradients: Re
     meet(net.member)
 
 
+# Batches of several blocks.
+
+
 @kernel
-def data_gradients(net: Network, first: int, n: int, divisor: float, dropout_step: int, gradients: Reals) -> float:
-    """The loss of n examples from number ``first``, and the gradient of it without the penalty, block by block."""
-    block_rows = net.plan.block_rows
+def walk_blocks(net: Network, mine: Network, alone: Member, n: int) -> tuple[int, int]:
+    """A member's way through them: shared blocks, one after the other, or every so many a whole one of its own. So it
+    is with small nets where there are enough blocks: few units are badly shared, and members meet once a round, not
+    once a layer.
+
+    ``mine`` becomes the net as the member sees its blocks: of those it takes alone, it is the only member. Returns
+    where its block begins in a round, and of how many rows all members' are.
+    """
+    plan = net.plan
+    member = net.member
+    block_rows = plan.block_rows
+    mine.plan = plan
+    mine.workspace = net.workspace
+    mine.parameters = net.parameters
+    mine.examples = net.examples
+    mine.member = member
+    mine.fetched = net.fetched
+    if not plan.own_blocks or member.count == 1 or n <= (member.count - 1) * block_rows:
+        return 0, block_rows
+    mine.workspace = net.workspace + member.index * plan.member_stride
+    mine.member = alone
+    return member.index * block_rows, member.count * block_rows
+
+
+@kernel
+def gather_blocks(net: Network, blocks: int, total: float, value: float, is_first: bool, gradients: Reals) -> float:
+    """After a round whose blocks members took alone: their gradients, which are partial sums, are added to those of all
+    rounds before (unless ``is_first``), and ``value``, a member's own, to the total, which is returned; both block by
+    block."""
+    plan = net.plan
+    stride = plan.member_stride
+    values = net.workspace + plan.losses
+    doubles_at(values + net.member.index * stride)[0] = value
+    meet(net.member)
+    for block in range(blocks):
+        total += doubles_at(values + block * stride)[0]
+    if is_set(gradients):
+        partial = net.workspace + plan.partial
+        begin, end = share_of(net.member, plan.arena_size, line_lanes(partial))
+        for i in range(begin, end, lanes(partial)):
+            gradient = load(partial + i)
+            if not is_first:
+                gradient = load(gradients + i) + gradient
+            for block in range(1, blocks):
+                gradient = gradient + load(partial + (block * stride + i))
+            store(gradients + i, gradient)
+    meet(net.member)
+    return total
+
+
+@inline
+def blocks_in(plan: Plan, rows: int) -> int:
+    return (rows + plan.block_rows - 1) // plan.block_rows
+
+
+@kernel
+def data_gradients(
+    net: Network, first: int, n: int, divisor: float, dropout_step: int, dy: Reals, dx: Reals, gradients: Reals
+) -> float:
+    """What becomes of n examples from number ``first``: their loss is returned, or taken from dy, which is dL/dy_hat
+    of a loss that somebody else knows; its gradient without the penalty is left in ``gradients``, and dL/dx in dx,
+    where wanted."""
+    plan = net.plan
+    block_rows = plan.block_rows
+    mine = network(net.workspace)
+    alone = member_alone(index=0, count=1, arrived=0, meetings=0, give_way=0)
+    first_row, round_rows = walk_blocks(net, mine, alone, n)
+    is_shared = round_rows == block_rows
     total = 0.0
-    for row in range(0, n, block_rows):
+    for begun in range(0, n, round_rows):
+        row = begun + first_row
         rows = smaller(block_rows, n - row)
-        use = pick(row > 0, ADD_GRADIENT, STORE_GRADIENT)
-        sink = gradient_sink(use=use, gradients=gradients, parameters=net.parameters, update=0)
-        network_forward(net, first + row, rows, row, dropout_step)
-        total += block_loss(net, first + row, rows, True, divisor)
-        network_backward(net, rows, null_like(gradients), sink)
+        value = 0.0
+        if rows > 0:
+            use = pick(is_shared and begun > 0, ADD_GRADIENT, STORE_GRADIENT)
+            to = gradients if is_shared else mine.workspace + plan.partial
+            sink = gradient_sink(use=use, gradients=to, parameters=net.parameters, update=0)
+            network_forward(mine, first + row, rows, row, dropout_step)
+            if is_set(dy):
+                chain_outputs(mine, dy + row * last_layer(net).n_out, rows)
+            else:
+                value = block_loss(mine, first + row, rows, True, divisor)
+            network_backward(mine, rows, dx + row * plan.layers[0].n_in if is_set(dx) else dx, sink)
+        if is_shared:
+            total += value
+        else:
+            blocks = blocks_in(plan, smaller(round_rows, n - begun))
+            total = gather_blocks(net, blocks, total, value, begun == 0, gradients)
     return total / divisor
 
 
 @kernel
 def data_loss(net: Network, n: int) -> float:
     """The loss of all n examples, without the penalty."""
-    block_rows = net.plan.block_rows
+    plan = net.plan
+    mine = network(net.workspace)
+    alone = member_alone(index=0, count=1, arrived=0, meetings=0, give_way=0)
+    first_row, round_rows = walk_blocks(net, mine, alone, n)
     total = 0.0
-    for first in range(0, n, block_rows):
-        rows = smaller(block_rows, n - first)
-        network_forward(net, first, rows, 0, INFERENCE)
-        total += block_loss(net, first, rows, False, as_double(n))
-        meet(net.member)
+    for begun in range(0, n, round_rows):
+        first = begun + first_row
+        rows = smaller(plan.block_rows, n - first)
+        value = 0.0
+        if rows > 0:
+            network_forward(mine, first, rows, 0, INFERENCE)
+            value = block_loss(mine, first, rows, False, as_double(n))
+            meet(mine.member)
+        if round_rows == plan.block_rows:
+            total += value
+        else:
+            blocks = blocks_in(plan, smaller(round_rows, n - begun))
+            total = gather_blocks(net, blocks, total, value, False, null_like(net.workspace))
     return total / as_double(n)
 
 
@@ -324,12 +425,15 @@ def copy_outputs(net: Network, n: int, logits: int, first_layer: int, out: Reals
     the last one to ``out``."""
     plan = net.plan
     last = last_layer(net)
-    for first in range(0, n, plan.block_rows):
+    mine = network(net.workspace)
+    alone = member_alone(index=0, count=1, arrived=0, meetings=0, give_way=0)
+    first_row, round_rows = walk_blocks(net, mine, alone, n)
+    for first in range(first_row, n, round_rows):
         rows = smaller(plan.block_rows, n - first)
-        begin, end = share_of(net.member, rows, SHARED_ROWS)
-        network_forward(net, first, rows, 0, INFERENCE)
+        begin, end = share_of(mine.member, rows, SHARED_ROWS)
+        network_forward(mine, first, rows, 0, INFERENCE)
         if not logits:
-            z = output_of(net, last) + begin * last.leading
+            z = output_of(mine, last) + begin * last.leading
             output_rows(last.activation, end - begin, last.n_out, z, last.leading)
         for number in range(first_layer, plan.n_layers):
             layer = plan.layers[number]
@@ -337,8 +441,8 @@ def copy_outputs(net: Network, n: int, logits: int, first_layer: int, out: Reals
             if is_set(outs):
                 to = outs[number - first_layer]
             for i in range(begin, end):
-                copy_reals(to + (first + i) * layer.n_out, output_of(net, layer) + i * layer.leading, layer.n_out)
-        meet(net.member)  # shares of a shorter block lie elsewhere
+                copy_reals(to + (first + i) * layer.n_out, output_of(mine, layer) + i * layer.leading, layer.n_out)
+        meet(mine.member)  # shares of a shorter block lie elsewhere
 
 
 @kernel
@@ -358,7 +462,8 @@ def train_step(net: Network, first: int, n: int, row: Any, u: Update, dropout_st
     charge = scale * penalty_of(plan)
     s = update_step(gradients)
     if n > plan.block_rows or clip_norm > 0:
-        value = data_gradients(net, first, n, divisor, dropout_step, gradients) + charge
+        null = null_like(gradients)
+        value = data_gradients(net, first, n, divisor, dropout_step, null, null, gradients) + charge
         if not is_finite(value):
             return value
         add_penalty_gradient(net, gradients, scale)

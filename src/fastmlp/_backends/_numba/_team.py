@@ -9,7 +9,7 @@ import llvmlite.ir as ir
 from numba.core import types
 
 from fastmlp._backends._numba._compiler import kernel, primitive
-from fastmlp._backends._numba._memory import Pointer, Struct
+from fastmlp._backends._numba._memory import Pointer, Struct, constructor
 
 LOOKS = 2000  # these take 20 to 40 us
 
@@ -25,6 +25,7 @@ MEMBER = Struct(
     },
 )
 Member = Any
+member_alone = constructor(lambda real: MEMBER, like="index")
 
 
 @primitive
