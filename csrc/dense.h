@@ -8,7 +8,7 @@ enum {
     /* a product is cut so that its a (rows x depth) and one column of its b stay in the caches: 240 KB and 20 KB */
     BLOCK_ROWS = 192,
     BLOCK_DEPTH = 1280 / sizeof(real),
-    PACKED_COLUMNS = 256, /* a panel of inputs nobody writes over is packed where layers have more */
+    PACKED_COLUMNS = 256, /* a panel of inputs nobody writes over too early is packed where layers have more */
     STREAMED_COLUMNS = 256, /* one example goes through layers from here on row by row */
 };
 
@@ -177,15 +177,15 @@ static void dense_input_gradient(int64_t all_rows, const fastmlp_layer *layer, c
 /* What a layer does backward for some of its input units: from dz over its outputs, the weights' gradients into the sink
  * and the input's gradient over the layer below (or into dx, or nowhere for the first layer of a training step). */
 static void dense_backward(int64_t rows, const fastmlp_layer *layer, const fastmlp_layer *below, range mine, real *a, int64_t a_leading, const real *factor, const real *dz, real *dx, const backward_scratch *scratch, const gradient_sink *sink) {
+    const int reaches_below = below || dx;
+    /* both gradients come from what the other overwrites: the inputs, and with an update the weights */
+    const int packs = layer->n_out > PACKED_COLUMNS || (reaches_below && sink->use == UPDATE_PARAMETERS);
     for (int64_t first = mine.from; first < mine.to; first += PANEL) {
         const range panel = {first, smaller(first + PANEL, mine.to)};
-        if (!below && !dx && layer->n_out <= PACKED_COLUMNS) {
-            dense_weight_gradient(rows, layer, panel, a + first, a_leading, 1, dz, scratch, sink);
-            continue;
-        }
-        pack_panel(rows, panel.to - first, a + first, a_leading, scratch->panel);
-        if (below || dx) dense_input_gradient(rows, layer, below, panel, dz, sink->parameters + layer->parameters, scratch, a, factor, dx);
-        dense_weight_gradient(rows, layer, panel, scratch->panel, GROUP, rows, dz, scratch, sink);
+        if (packs) pack_panel(rows, panel.to - first, a + first, a_leading, scratch->panel);
+        else dense_weight_gradient(rows, layer, panel, a + first, a_leading, 1, dz, scratch, sink);
+        if (reaches_below) dense_input_gradient(rows, layer, below, panel, dz, sink->parameters + layer->parameters, scratch, a, factor, dx);
+        if (packs) dense_weight_gradient(rows, layer, panel, scratch->panel, GROUP, rows, dz, scratch, sink);
     }
 }
 

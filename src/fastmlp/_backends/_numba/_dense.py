@@ -36,7 +36,7 @@ from fastmlp._backends._numba._vector import (
 # A product is cut so that its a (rows x depth) and one column of its b stay in the caches: 240 KB and 20 KB.
 BLOCK_ROWS = 192
 BLOCK_DEPTH_BYTES = 1280
-PACKED_COLUMNS = 256  # a panel of inputs nobody writes over is packed where layers have more
+PACKED_COLUMNS = 256  # a panel of inputs nobody writes over too early is packed where layers have more
 STREAMED_COLUMNS = 256  # one example goes through layers from here on row by row
 
 
@@ -352,16 +352,20 @@ def dense_backward(
     """What a layer does backward for input units begin .. end - 1: from dz over its outputs, the weights' gradients
     into the sink and the input's gradient over the layer below (or into dx, or nowhere for the first layer of a
     training step)."""
+    reaches_below = is_set(below) or is_set(dx)
+    # Both gradients come from what the other overwrites: the inputs, and with an update the weights.
+    packs = layer.n_out > PACKED_COLUMNS or (reaches_below and sink.use == UPDATE_PARAMETERS)
     for first in range(begin, end, panel_units(a)):
         units = smaller(panel_units(a), end - first)
-        if not is_set(below) and not is_set(dx) and layer.n_out <= PACKED_COLUMNS:
+        if packs:
+            pack_panel(rows, units, a + first, a_leading, scratch.panel)
+        else:
             dense_weight_gradient(rows, layer, first, units, a + first, a_leading, 1, dz, scratch, sink)
-            continue
-        pack_panel(rows, units, a + first, a_leading, scratch.panel)
-        if is_set(below) or is_set(dx):
+        if reaches_below:
             parameters = sink.parameters + layer.parameters
             dense_input_gradient(rows, layer, below, first, units, dz, parameters, scratch, a, factor, dx)
-        dense_weight_gradient(rows, layer, first, units, scratch.panel, group_units(), rows, dz, scratch, sink)
+        if packs:
+            dense_weight_gradient(rows, layer, first, units, scratch.panel, group_units(), rows, dz, scratch, sink)
 
 
 @kernel
