@@ -61,7 +61,9 @@ def company(request) -> Iterator[str]:
     busy.wait()
 
 
-@pytest.mark.parametrize("case", cases("policy", "digits", "tabular", "mnist", "mnist-deep", "mnist-wide", "wide"))
+@pytest.mark.parametrize(
+    "case", cases("policy", "digits", "matexp-full", "mnist", "mnist-deep", "tabular", "mnist-wide", "wide")
+)
 @pytest.mark.parametrize("task", ["step", "forward"])
 @pytest.mark.parametrize("backend", ["c", "numba"])
 def test_threads(case, task, backend, company, timed, tables):

@@ -5,6 +5,7 @@ from fastmlp._bench._workload import Workload
 WORKLOADS = {
     "xor": Workload((2, 2, 1), "sigmoid", "sigmoid", 4),
     "matexp": Workload((4, 32, 16, 4), "tanh", "softmax", 128),
+    "matexp-full": Workload((4, 32, 16, 4), "tanh", "softmax", 10_000),
     "policy": Workload((17, 64, 64, 6), "tanh", "softmax", 64),
     "digits": Workload((64, 100, 10), "relu", "softmax", 64),
     "odd": Workload((131, 67, 53, 3), "relu", "softmax", 97),
