@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from support import assert_same_bits, make_examples, make_net, run_python
+from support import assert_same_bits, make_examples, make_net, require, run_python
 
 import fastmlp
 from fastmlp import _threads
@@ -361,3 +361,36 @@ def test_a_member_leaves_a_processor_that_another_has():
     assert found[0] == allowed - {first}
     assert found[1][0] == first and found[1][1] in found[0]
     assert os.sched_getaffinity(0) == allowed
+
+
+PINNED_WORKER = """
+import ctypes, os
+import numpy as np
+import fastmlp
+from fastmlp import _fastmlp_c
+
+_fastmlp_c.lib.fastmlp_keep_teams(1)
+net = fastmlp.MLP([200, 300, 10], rng=0, backend="c", n_threads=2)
+X = np.ones((512, 200), dtype=np.float32)
+before = set(os.listdir("/proc/self/task"))
+net.forward(X)
+(worker,) = map(int, set(os.listdir("/proc/self/task")) - before)
+everywhere = os.sched_getaffinity(0)
+for _ in range(100):  # the system may have moved the caller before the call
+    here = ctypes.CDLL(None).sched_getcpu()
+    os.sched_setaffinity(worker, {here})
+    net.forward(X)
+    if os.sched_getaffinity(worker) == everywhere - {here}:
+        break
+else:
+    raise AssertionError("the worker stayed")
+assert os.sched_getaffinity(0) == everywhere
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are found in /proc")
+def test_a_worker_of_the_c_backend_leaves_its_callers_processor():
+    require("c")
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one processor")
+    run_python(PINNED_WORKER)
