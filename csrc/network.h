@@ -218,6 +218,8 @@ static block_walk walk_blocks(const network *net, int64_t n) {
     block_walk walk = {*net, 0, rows};
     if (!net->plan->own_blocks || member.count == 1 || n <= (member.count - 1) * rows) return walk;
     walk.net.workspace += member.index * net->plan->member_stride;
+    /* not when the workspace is made: memory that no thread comes to need stays untouched */
+    for (int64_t j = 0; j < LINE_LANES; j += LANES) store(walk.net.workspace + net->plan->constants + j, splat(1));
     walk.net.member = (fastmlp_member){0, 1, NULL};
     walk.first_row = member.index * rows;
     walk.round_rows = member.count * rows;

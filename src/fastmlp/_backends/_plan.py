@@ -148,7 +148,6 @@ class Plan:
         plan["block_rows"] = rows
         plan["input_leading"] = leading_dimension(architecture.layer_sizes[0], itemsize)
         plan["constants"] = self._take(line + _MAX_TILE_LINES * line)
-        self._places_of_ones = [int(plan["constants"])]
         plan["target"] = self._take(2 * layout.leading[-1])
         plan["panel"] = self._take(rows * _PANEL_LINES * line)
         plan["column"] = self._take(_BLOCK_DEPTH_LINES * line * _MAX_TILE_LINES * line)
@@ -176,8 +175,7 @@ class Plan:
         plan["arena_size"] = layout.size
         if own_blocks:
             plan["partial"] = self._take(layout.size if training else 0)
-            plan["member_stride"] = stride = self._repeat(0, n_threads)
-            self._places_of_ones = [int(plan["constants"]) + member * stride for member in range(n_threads)]
+            plan["member_stride"] = self._repeat(0, n_threads)
 
     def _take(self, n: int) -> int:
         """The offset of ``n`` elements of the workspace, on a cache line.
@@ -201,8 +199,8 @@ class Plan:
     def new_workspace(self) -> np.ndarray:
         """A workspace for one call at a time; pages are touched only as far as they are used."""
         workspace = aligned_zeros(self.workspace_size, self._dtype)
-        for start in self._places_of_ones:
-            workspace[start : start + self._line] = 1
+        start = int(self.record[0]["constants"])
+        workspace[start : start + self._line] = 1
         guard_inside(workspace, self._gaps)
         return workspace
 

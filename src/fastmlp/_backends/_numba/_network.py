@@ -62,6 +62,7 @@ from fastmlp._backends._numba._vector import (
     multiply_add,
     part_of,
     smaller,
+    splat,
     square_root,
     store,
 )
@@ -324,6 +325,10 @@ def walk_blocks(net: Network, mine: Network, alone: Member, n: int) -> tuple[int
     if not plan.own_blocks or member.count == 1 or n <= (member.count - 1) * block_rows:
         return 0, block_rows
     mine.workspace = net.workspace + member.index * plan.member_stride
+    # Not when the workspace is made: memory that no thread comes to need stays untouched.
+    ones = mine.workspace + plan.constants
+    for j in range(0, line_lanes(ones), lanes(ones)):
+        store(ones + j, splat(1, ones))
     mine.member = alone
     return member.index * block_rows, member.count * block_rows
 
