@@ -12,8 +12,6 @@ enum {
     STREAMED_COLUMNS = 256, /* one example goes through layers from here on row by row */
 };
 
-INLINE int64_t whole_vectors(int64_t n) { return (n + LANES - 1) / LANES; }
-
 /* In how many parts n things go, each of at most so many. */
 INLINE int64_t parts_of(int64_t n, int64_t most) { return n > most ? (n + most - 1) / most : 1; }
 
@@ -57,10 +55,11 @@ static void dense_forward(int64_t all_rows, const fastmlp_layer *layer, int64_t 
         for (int64_t d = 0; d < depth_blocks; d++) {
             const range k = part_of(layer->n_in, depth_blocks, d, UNROLLED);
             for (int64_t j = 0, step; j < vectors; j += step) {
-                step = next_tile_vectors(rows, vectors - j);
+                const int64_t tile = next_tile_vectors(rows, layer->n_out - j * LANES);
+                step = touched(tile);
                 const real *b = parameters + k.from * leading + j * LANES;
                 real *c = z + row.from * leading + j * LANES;
-                multiply(ROWS_OF_A, rows, halved(step, layer->n_out - j * LANES), &(product){
+                multiply(ROWS_OF_A, rows, tile, &(product){
                     .a = x + row.from * x_leading + k.from, .a_stride = x_leading,
                     .b = b, .b_row = leading, .next = b + step * LANES, .next_row = leading, .next_rows = k.to - k.from,
                     .start = d == 0 ? parameters + layer->n_in * leading + j * LANES : c, .start_row = d == 0 ? 0 : leading,
@@ -118,7 +117,8 @@ static void dense_weight_gradient(int64_t rows, const fastmlp_layer *layer, rang
     const real scale = is_plain_sgd ? -sink->update->rate : sink->use == ADD_GRADIENT;
     real *arena = is_plain_sgd ? sink->parameters : sink->gradients;
     for (int64_t j = 0, step; j < vectors; j += step) {
-        step = next_tile_vectors(smaller(GROUP, units), vectors - j);
+        const int64_t tile = next_tile_vectors(smaller(GROUP, units), layer->n_out - j * LANES);
+        step = touched(tile);
         const int64_t at = layer->parameters + panel.from * leading + j * LANES;
         product p = {
             .a_stride = a_stride,
@@ -128,7 +128,7 @@ static void dense_weight_gradient(int64_t rows, const fastmlp_layer *layer, rang
         };
         for (int64_t u = 0; u < units; u += GROUP) {
             p.a = a + u * a_unit;
-            multiply(COLUMNS_OF_A, smaller(GROUP, units - u), halved(step, layer->n_out - j * LANES), &p);
+            multiply(COLUMNS_OF_A, smaller(GROUP, units - u), tile, &p);
         }
         if (!is_direct) update_rows(sink->update, panel.from < layer->n_in, units, step, scratch->tile, step * LANES, at, leading);
     }
@@ -154,9 +154,10 @@ static void dense_input_gradient(int64_t all_rows, const fastmlp_layer *layer, c
         for (int64_t d = 0; d < depth_blocks; d++) {
             const range k = part_of(layer->n_out, depth_blocks, d, LANES);
             for (int64_t j = 0, step; j < vectors; j += step) {
-                step = next_tile_vectors(rows, vectors - j);
+                const int64_t tile = next_tile_vectors(rows, units - j * LANES);
+                step = touched(tile);
                 real *c = scratch->tile + j * LANES;
-                multiply(ROWS_OF_A, rows, halved(step, units - j * LANES), &(product){
+                multiply(ROWS_OF_A, rows, tile, &(product){
                     .a = dz + row.from * leading + k.from, .a_stride = leading,
                     .b = pack_transposed(units - j * LANES, k.to - k.from, step, parameters + (panel.from + j * LANES) * leading + k.from, leading, scratch->column), .b_row = step * LANES,
                     .start = d == 0 ? scratch->constants + LINE_LANES : c, .start_row = d == 0 ? 0 : PANEL,

@@ -11,10 +11,11 @@ static void multiply_rows(const network *net, int64_t all_rows, int64_t n_in, in
             const range k = part_of(n_in, depth_blocks, d, UNROLLED);
             const int from_zero = d == 0 && !is_continued;
             for (int64_t j = 0, step; j < vectors; j += step) {
-                step = next_tile_vectors(row.to - row.from, vectors - j);
+                const int64_t tile = next_tile_vectors(row.to - row.from, n_out - j * LANES);
+                step = touched(tile);
                 const real *column = b + k.from * leading + j * LANES;
                 real *c = z + row.from * leading + j * LANES;
-                multiply(ROWS_OF_A, row.to - row.from, step, &(product){
+                multiply(ROWS_OF_A, row.to - row.from, tile, &(product){
                     .a = x + row.from * x_leading + k.from, .a_stride = x_leading,
                     .b = column, .b_row = leading, .next = column + step * LANES, .next_row = leading, .next_rows = k.to - k.from,
                     .start = from_zero ? zeros : c, .start_row = from_zero ? 0 : leading,

@@ -22,7 +22,7 @@ static void dense_forward_one(const fastmlp_layer *layer, const real *x, const r
         return;
     }
     for (int64_t j = 0, step; j < vectors; j += step) {
-        step = next_tile_vectors(1, vectors - j);
+        step = next_tile_vectors(1, (vectors - j) * LANES);
         switch (step) {
 #define CASE(VECTORS) \
     case VECTORS: row_tile(VECTORS, n_in, x, parameters + j * LANES, leading, z + j * LANES); break;

@@ -34,7 +34,7 @@ enum { HALF = 0, MAX_TILE_VECTORS = 8, MAX_TILE_ROWS = 12, UNROLLED = 4, POINTER
 typedef enum { ROWS_OF_A, COLUMNS_OF_A } tile_kind;
 
 /* Vectors that are loaded and stored for it. */
-INLINE int touched(int vectors) { return vectors == HALF ? 1 : vectors; }
+INLINE int64_t touched(int64_t vectors) { return vectors == HALF ? 1 : vectors; }
 
 INLINE const real *moved(const real *p, int64_t bytes) { return (const real *)((const char *)p + bytes); }
 
@@ -177,18 +177,17 @@ INLINE int64_t most_tile_rows(int64_t vectors) {
     return vectors <= 1 ? 12 : vectors == 2 ? TILE_REGISTERS / 2 : vectors == 3 ? TILE_REGISTERS / 3 : vectors == 4 ? TILE_REGISTERS / 4 : TILE_REGISTERS / 8;
 }
 
-/* How many of the vectors that are left the next column of tiles takes: few rows want wide tiles, since every
- * accumulator is a chain of dependent sums and a core needs 8 to 10 of them at once. */
-INLINE int64_t next_tile_vectors(int64_t rows, int64_t left) {
+/* How many vectors the next column of tiles takes, or HALF, where so many outputs are left. Few rows want wide tiles,
+ * since every accumulator is a chain of dependent sums and a core needs 8 to 10 of them at once. */
+INLINE int64_t next_tile_vectors(int64_t rows, int64_t outputs) {
+    const int64_t vectors = whole_vectors(outputs);
+    const int ends_in_half = VECTOR_BYTES == 64 && outputs <= vectors * LANES - LANES / 2;
+    if (ends_in_half && vectors == 1) return HALF;
+    const int64_t left = ends_in_half && rows >= MAX_TILE_ROWS ? vectors - 1 : vectors;
     int64_t widest = TILE_VECTORS;
     while (widest < MAX_TILE_VECTORS && most_tile_rows(widest + 1) >= rows) widest++;
     if (left <= widest || left == 3) return left;
     return left == widest + 1 ? (left + 1) / 2 : widest; /* no single vector for last */
-}
-
-/* Such a column, of which only so many outputs are real, by half vectors if these hold them. */
-INLINE int64_t halved(int64_t vectors, int64_t outputs) {
-    return VECTOR_BYTES == 64 && vectors == 1 && outputs <= LANES / 2 ? HALF : vectors;
 }
 
 /* All rows of one column of tiles of some vectors, or HALF, the last two of one height. Moves the product on by them. */

@@ -52,6 +52,8 @@ typedef real loose_vector __attribute__((vector_size(VECTOR_BYTES), aligned(size
 #define LANES_LOG2 (VECTOR_BYTES * 8 / REAL_BITS == 2 ? 1 : VECTOR_BYTES * 8 / REAL_BITS == 4 ? 2 : VECTOR_BYTES * 8 / REAL_BITS == 8 ? 3 : 4)
 enum { LANES = VECTOR_BYTES / sizeof(real), LINE_LANES = 64 / sizeof(real), LINE_VECTORS = 64 / VECTOR_BYTES };
 
+INLINE int64_t whole_vectors(int64_t n) { return (n + LANES - 1) / LANES; }
+
 INLINE vector load(const real *p) { return *(const vector *)p; }
 INLINE vector load_loose(const real *p) { return *(const loose_vector *)p; }
 INLINE void store(real *p, vector x) { *(vector *)p = x; }

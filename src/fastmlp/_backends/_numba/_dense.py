@@ -18,7 +18,7 @@ from fastmlp._backends._numba._compiler import inline, kernel
 from fastmlp._backends._numba._gather import FETCHED_ROWS
 from fastmlp._backends._numba._memory import Pointer, Struct, constructor, copy_reals, is_set, size_of_real
 from fastmlp._backends._numba._structs import SGD, Layer, Reals
-from fastmlp._backends._numba._tile import halved, multiply, next_tile_vectors, product, tile_registers
+from fastmlp._backends._numba._tile import multiply, next_tile_vectors, product, tile_registers, touched
 from fastmlp._backends._numba._tile_code import COLUMNS_OF_A, MAX_TILE_ROWS, ROWS_OF_A, UNROLLED
 from fastmlp._backends._numba._update import is_plain, update_rows, update_step_struct
 from fastmlp._backends._numba._vector import (
@@ -31,6 +31,7 @@ from fastmlp._backends._numba._vector import (
     splat,
     store,
     transpose_block,
+    whole_vectors,
 )
 
 # A product is cut so that its a (rows x depth) and one column of its b stay in the caches: 240 KB and 20 KB.
@@ -50,11 +51,6 @@ def panel_units(like: Reals) -> int:
 def block_depth(like: Reals) -> int:
     """BLOCK_DEPTH"""
     return BLOCK_DEPTH_BYTES // size_of_real(like)
-
-
-@inline
-def whole_vectors(n: int, like: Reals) -> int:
-    return (n + lanes(like) - 1) // lanes(like)
 
 
 @inline
@@ -136,8 +132,9 @@ def dense_forward(
             depth = k_end - k
             j = 0
             while j < vectors:
-                step = next_tile_vectors(rows, vectors - j)
                 at = j * lanes(x)
+                tile = next_tile_vectors(rows, layer.n_out - at, x)
+                step = touched(tile)
                 b = parameters + (k * leading + at)
                 c = z + (row * leading + at)
                 p = product(
@@ -146,7 +143,7 @@ def dense_forward(
                     start=bias + at if d == 0 else c, start_row=0 if d == 0 else leading,
                     c=c, c_row=leading, depth=depth, scale=0.0, fetched=0,
                 )  # fmt: skip
-                multiply(ROWS_OF_A, rows, halved(step, layer.n_out - at, x), p)
+                multiply(ROWS_OF_A, rows, tile, p)
                 if d + 1 == depth_blocks:
                     if is_set(factor):
                         activate_rows_keeping_factor(activation, rows, step, c, factor + (row * leading + at), leading)
@@ -252,7 +249,8 @@ def dense_weight_gradient(
     arena = sink.parameters if is_plain_sgd else sink.gradients
     j = 0
     while j < vectors:
-        step = next_tile_vectors(smaller(group_units(), units), vectors - j)
+        tile = next_tile_vectors(smaller(group_units(), units), layer.n_out - j * lanes(a), a)
+        step = touched(tile)
         at = layer.parameters + first * leading + j * lanes(a)
         p = product(
             a=a, a_stride=a_stride,
@@ -263,8 +261,7 @@ def dense_weight_gradient(
         )  # fmt: skip
         for u in range(0, units, group_units()):
             p.a = a + u * a_unit
-            vectors_of_tile = halved(step, layer.n_out - j * lanes(a), a)
-            multiply(COLUMNS_OF_A, smaller(group_units(), units - u), vectors_of_tile, p)
+            multiply(COLUMNS_OF_A, smaller(group_units(), units - u), tile, p)
         if not is_direct:
             update_rows(sink.update, first < layer.n_in, units, step, scratch.tile, step * lanes(a), at, leading)
         j += step
@@ -310,8 +307,9 @@ def dense_input_gradient(
             depth = k_end - k
             j = 0
             while j < vectors:
-                step = next_tile_vectors(rows, vectors - j)
                 at = j * lanes(dz)
+                tile = next_tile_vectors(rows, units - at, dz)
+                step = touched(tile)
                 weights = parameters + ((first + at) * leading + k)
                 c = scratch.tile + at
                 p = product(
@@ -321,7 +319,7 @@ def dense_input_gradient(
                     start=scratch.constants + line_lanes(dz) if d == 0 else c, start_row=0 if d == 0 else tile_row,
                     c=c, c_row=tile_row, depth=depth, scale=0.0, fetched=scratch.fetched,
                 )  # fmt: skip
-                multiply(ROWS_OF_A, rows, halved(step, units - at, dz), p)
+                multiply(ROWS_OF_A, rows, tile, p)
                 j += step
         if is_set(below):
             at = row * below.leading + first

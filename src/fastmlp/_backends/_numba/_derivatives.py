@@ -11,7 +11,6 @@ from fastmlp._backends._numba._dense import (
     block_depth,
     pack_transposed,
     parts_of,
-    whole_vectors,
 )
 from fastmlp._backends._numba._loss import loss_rows, output_rows
 from fastmlp._backends._numba._memory import (
@@ -38,7 +37,7 @@ from fastmlp._backends._numba._structs import (
     Reals,
 )
 from fastmlp._backends._numba._team import meet
-from fastmlp._backends._numba._tile import multiply, next_tile_vectors, product
+from fastmlp._backends._numba._tile import multiply, next_tile_vectors, product, touched
 from fastmlp._backends._numba._tile_code import MAX_TILE_ROWS, ROWS_OF_A, UNROLLED
 from fastmlp._backends._numba._vector import (
     lanes,
@@ -54,6 +53,7 @@ from fastmlp._backends._numba._vector import (
     splat,
     store,
     store_loose,
+    whole_vectors,
 )
 
 
@@ -83,7 +83,8 @@ def multiply_rows(
             from_zero = d == 0 and not is_continued
             j = 0
             while j < vectors:
-                step = next_tile_vectors(row_end - row, vectors - j)
+                tile = next_tile_vectors(row_end - row, n_out - j * lanes(x), x)
+                step = touched(tile)
                 column = b + (k * leading + j * lanes(x))
                 c = z + (row * leading + j * lanes(x))
                 p = product(
@@ -92,7 +93,7 @@ def multiply_rows(
                     start=zeros if from_zero else c, start_row=0 if from_zero else leading,
                     c=c, c_row=leading, depth=k_end - k, scale=0.0, fetched=0,
                 )  # fmt: skip
-                multiply(ROWS_OF_A, row_end - row, step, p)
+                multiply(ROWS_OF_A, row_end - row, tile, p)
                 j += step
 
 

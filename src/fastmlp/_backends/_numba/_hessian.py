@@ -15,7 +15,6 @@ from fastmlp._backends._numba._dense import (
     dense_bias_gradient,
     dense_forward,
     gradient_sink,
-    whole_vectors,
 )
 from fastmlp._backends._numba._derivatives import gradient_at, inner_product, multiply_rows, prepare_way_back
 from fastmlp._backends._numba._gather import example_row, input_rows
@@ -62,6 +61,7 @@ from fastmlp._backends._numba._vector import (
     smaller,
     splat,
     store,
+    whole_vectors,
     with_sign_of,
 )
 

@@ -18,7 +18,6 @@ from fastmlp._backends._numba._columns import (
     rows_to_columns,
 )
 from fastmlp._backends._numba._compiler import inline, kernel
-from fastmlp._backends._numba._dense import whole_vectors
 from fastmlp._backends._numba._elementary import (
     INFINITY,
     exponential,
@@ -65,6 +64,7 @@ from fastmlp._backends._numba._vector import (
     splat,
     splat_integer,
     store,
+    whole_vectors,
     with_sign_of,
 )
 

@@ -15,7 +15,6 @@ from fastmlp._backends._numba._dense import (
     dense_bias_gradient,
     dense_forward,
     gradient_sink,
-    whole_vectors,
 )
 from fastmlp._backends._numba._gather import FETCHED_ROWS, input_rows
 from fastmlp._backends._numba._loss import chain_output_rows, loss_rows, output_rows
@@ -65,6 +64,7 @@ from fastmlp._backends._numba._vector import (
     splat,
     square_root,
     store,
+    whole_vectors,
 )
 from fastmlp._update import CLIP_NORM
 

@@ -16,7 +16,7 @@ from numba.core import types
 from fastmlp._backends._numba import _tile_code
 from fastmlp._backends._numba._compiler import call_of_table, inline, kernel, primitive
 from fastmlp._backends._numba._gather import FETCHED_ROWS, fetch_lines
-from fastmlp._backends._numba._memory import INT64, SCALARS, Pointer, Struct, constructor, is_set
+from fastmlp._backends._numba._memory import INT64, SCALARS, Pointer, Struct, constructor, is_set, pick
 from fastmlp._backends._numba._structs import Reals
 from fastmlp._backends._numba._target import current_target
 from fastmlp._backends._numba._tile_code import (
@@ -27,7 +27,7 @@ from fastmlp._backends._numba._tile_code import (
     UNROLLED,
     tile_module,
 )
-from fastmlp._backends._numba._vector import lanes, prefetch
+from fastmlp._backends._numba._vector import lanes, prefetch, whole_vectors
 
 
 @primitive
@@ -107,9 +107,18 @@ def most_tile_rows(vectors: int) -> int:
 
 
 @kernel
-def next_tile_vectors(rows: int, left: int) -> int:
-    """How many of the vectors that are left the next column of tiles takes: few rows want wide tiles, since every
-    accumulator is a chain of dependent sums and a core needs 8 to 10 of them at once."""
+def next_tile_vectors(rows: int, outputs: int, like: Reals) -> int:
+    """How many vectors the next column of tiles takes, or HALF, where so many outputs are left.
+
+    Few rows want wide tiles, since every accumulator is a chain of dependent sums and a core needs 8 to 10 of them at
+    once.
+    """
+    left = whole_vectors(outputs, like)
+    if has_halves() and outputs <= left * lanes(like) - lanes(like) // 2:
+        if left == 1:
+            return HALF
+        if rows >= MAX_TILE_ROWS:
+            left -= 1
     widest = tile_vectors()
     while widest < MAX_TILE_VECTORS and most_tile_rows(widest + 1) >= rows:
         widest += 1
@@ -121,11 +130,9 @@ def next_tile_vectors(rows: int, left: int) -> int:
 
 
 @inline
-def halved(vectors: int, outputs: int, like: Reals) -> int:
-    """Such a column, of which only so many outputs are real, by half vectors if these hold them."""
-    if vectors == 1 and has_halves() and outputs <= lanes(like) // 2:
-        return HALF
-    return vectors
+def touched(vectors: int) -> int:
+    """Vectors that are loaded and stored for it."""
+    return pick(vectors == HALF, 1, vectors)
 
 
 @kernel

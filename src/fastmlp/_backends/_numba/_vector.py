@@ -93,6 +93,11 @@ def smaller(a: int, b: int) -> int:
 
 
 @inline
+def whole_vectors(n: int, like: Any) -> int:
+    return (n + lanes(like) - 1) // lanes(like)
+
+
+@inline
 def part_of(n: int, parts: int, i: int, unit: int) -> tuple[int, int]:
     """Part i of n things: equal parts of whole units."""
     if parts == 1:
