@@ -4,12 +4,16 @@ stand.
 What C keeps on its stack comes as an argument: ``line``, a vector for every element of a line.
 """
 
-from fastmlp._backends._numba._compiler import inline, kernel
+from typing import Any
+
+import llvmlite.ir as ir
+
+from fastmlp._backends._numba._compiler import inline, kernel, primitive
 from fastmlp._backends._numba._elementary import exponential, logarithm
-from fastmlp._backends._numba._memory import copy_reals
-from fastmlp._backends._numba._structs import Reals, Vector
+from fastmlp._backends._numba._memory import SCALARS, Pointer, copy_reals, real_of
+from fastmlp._backends._numba._structs import Reals
 from fastmlp._backends._numba._vector import (
-    MOST_COLUMNS,
+    Vector,
     choose,
     lanes,
     line_lanes,
@@ -19,6 +23,23 @@ from fastmlp._backends._numba._vector import (
     store,
     transpose_block,
 )
+
+MOST_COLUMNS = 32
+
+
+@primitive
+def columns_buffer(like: Any) -> Any:
+    """A place for MOST_COLUMNS vectors on the stack of its kernel."""
+    vector = Vector(real_of(like))
+
+    def emit(builder: ir.IRBuilder, _: Any) -> Any:
+        with builder.goto_entry_block():
+            p = builder.alloca(SCALARS[vector.element], MOST_COLUMNS * vector.lanes)
+            p.align = 64
+        return p
+
+    return Pointer(vector.element), emit
+
 
 # Sums over the outputs of a row: a line, then a tree.
 

@@ -12,6 +12,7 @@ from fastmlp._backends._numba._activation import (
 )
 from fastmlp._backends._numba._columns import (
     clear_line,
+    columns_buffer,
     cross_entropy_of_classes,
     cross_entropy_of_rows,
     lane_line_sum,
@@ -56,7 +57,6 @@ from fastmlp._backends._numba._update import begin_update, end_update, update_st
 from fastmlp._backends._numba._vector import (
     absolute,
     choose,
-    columns_buffer,
     flush_subnormals,
     lanes,
     line_lanes,

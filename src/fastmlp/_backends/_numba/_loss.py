@@ -8,7 +8,9 @@ from typing import Any
 
 from fastmlp._backends._numba._activation import activate_rows, activate_with_derivative
 from fastmlp._backends._numba._columns import (
+    MOST_COLUMNS,
     clear_line,
+    columns_buffer,
     columns_to_rows,
     cross_entropy_of_classes,
     fit_columns,
@@ -44,11 +46,9 @@ from fastmlp._backends._numba._structs import (
     Vector,
 )
 from fastmlp._backends._numba._vector import (
-    MOST_COLUMNS,
     absolute,
     at_least,
     choose,
-    columns_buffer,
     lane_numbers,
     lanes,
     largest_lane,

@@ -6,11 +6,12 @@ from typing import Any
 import llvmlite.ir as ir
 from numba.core import types
 
+from fastmlp._backends._numba._columns import columns_buffer
 from fastmlp._backends._numba._compiler import kernel, primitive
 from fastmlp._backends._numba._memory import INT32, INT64
 from fastmlp._backends._numba._structs import Layer, Reals
 from fastmlp._backends._numba._target import current_target
-from fastmlp._backends._numba._vector import Vector, columns_buffer, lanes, load, spread, store
+from fastmlp._backends._numba._vector import Vector, lanes, load, spread, store
 
 _WORD = 0xFFFFFFFF
 

@@ -281,23 +281,6 @@ def line_buffer(like: Any) -> Any:
     return Pointer(line.element), emit
 
 
-MOST_COLUMNS = 32
-
-
-@primitive
-def columns_buffer(like: Any) -> Any:
-    """A place for MOST_COLUMNS vectors on the stack of its kernel."""
-    vector = Vector(real_of(like))
-
-    def emit(builder: ir.IRBuilder, _: Any) -> Any:
-        with builder.goto_entry_block():
-            p = builder.alloca(SCALARS[vector.element], MOST_COLUMNS * vector.lanes)
-            p.align = 64
-        return p
-
-    return Pointer(vector.element), emit
-
-
 @primitive
 def line_sum(line: Any) -> Any:
     """The sum of a line: the upper half is added to the lower half until one element is left."""
