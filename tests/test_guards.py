@@ -63,16 +63,20 @@ def test_arenas_that_are_gone_are_forgotten(guarded):
     assert len(_guards._guarded) == before
 
 
-def test_between_the_buffers_of_a_workspace(guarded, compiled_backend, dtype):
+# Of all, of each thread, inputs, outputs, factors; and a small net has all for each thread, with a gradient.
+@pytest.mark.parametrize(
+    ("layer_sizes", "buffers"), [((3, 20, 2), 2 * (3 + 4 + 1 + 2 + 1 + 1)), ((3, 400, 400, 2), 3 + 2 * 4 + 1 + 3 + 2)]
+)
+def test_between_the_buffers_of_a_workspace(guarded, compiled_backend, dtype, layer_sizes, buffers):
     """One byte after each buffer, which begins the line after what it was laid out for."""
-    net, _ = make_net((3, 20, 2), activation="gelu", dtype=dtype, backend=compiled_backend, n_threads=2)
+    net, _ = make_net(layer_sizes, activation="gelu", dtype=dtype, backend=compiled_backend, n_threads=2)
     plan = net._engine._training
     workspace = plan.new_workspace()
-    assert len(plan._gaps) == 3 + 4 * 2 + 1 + 2 + 1  # of all, of each thread, the input, outputs, and one factor
-    buffers = [int(plan.record[0][name]) for name in ("parts", "losses", "target", "input")]
+    assert len(plan._gaps) == buffers
+    starts = [int(plan.record[0][name]) for name in ("parts", "losses", "target", "input")]
     for gap, following in zip(plan._gaps, [gap[0] for gap in plan._gaps[1:]] + [plan.workspace_size]):
         assert gap[1] <= following
-        assert all(not gap[0] <= buffer < gap[1] for buffer in buffers)
+        assert all(not gap[0] <= start < gap[1] for start in starts)
         overwrite(workspace.ctypes.data + gap[0] * workspace.itemsize)
         with pytest.raises(RuntimeError, match="overwrote guards"):
             _guards.check("nothing")
