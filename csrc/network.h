@@ -247,8 +247,8 @@ static double gather_blocks(const network *net, int64_t blocks, double total, do
     return total;
 }
 
-/* What becomes of n examples from number `first`: their loss is returned, or taken from dy, which is dL/dy_hat of a loss that
- * somebody else knows; its gradient without the penalty is left in `gradients`, and dL/dx in dx, where wanted. */
+/* The gradient, without the penalty, over n examples from number `first`, and dL/dx in dx where wanted. Returns the loss; 0
+ * where dy is set, which is dL/dy_hat of a loss that the caller knows. */
 static double data_gradients(network *net, int64_t first, int64_t n, double divisor, int64_t dropout_step, const real *dy, real *dx, real *gradients) {
     const fastmlp_plan *plan = net->plan;
     block_walk walk = walk_blocks(net, n);

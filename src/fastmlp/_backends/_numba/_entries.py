@@ -5,6 +5,7 @@ from typing import Any
 from numba.core import types
 
 from fastmlp._backends._numba._compiler import Entry, kernel
+from fastmlp._backends._numba._dense import parts_of
 from fastmlp._backends._numba._elementary import NAN
 from fastmlp._backends._numba._gather import LEAST_FETCHED, MOST_FETCHED, fetched_rows
 from fastmlp._backends._numba._memory import Pointer, as_double, as_integer, constructor, is_set, null_like, pick
@@ -14,7 +15,6 @@ from fastmlp._backends._numba._network import (
     Network,
     add_penalty_gradient,
     apply_gradients,
-    blocks_in,
     copy_outputs,
     data_gradients,
     data_loss,
@@ -170,7 +170,7 @@ def threads_for_rows(plan: Plan, n: int, passes: int) -> int:
     sharing = threads_for(plan, smaller(n, plan.block_rows), passes)
     if not plan.own_blocks:
         return sharing
-    taking = smaller(threads_for(plan, n, passes), blocks_in(plan, n))
+    taking = smaller(threads_for(plan, n, passes), parts_of(n, plan.block_rows))
     return pick(sharing > taking, sharing, taking)
 
 

@@ -15,6 +15,7 @@ from fastmlp._backends._numba._dense import (
     dense_bias_gradient,
     dense_forward,
     gradient_sink,
+    parts_of,
 )
 from fastmlp._backends._numba._gather import FETCHED_ROWS, input_rows
 from fastmlp._backends._numba._loss import chain_output_rows, loss_rows, output_rows
@@ -359,18 +360,14 @@ def gather_blocks(net: Network, blocks: int, total: float, value: float, is_firs
     return total
 
 
-@inline
-def blocks_in(plan: Plan, rows: int) -> int:
-    return (rows + plan.block_rows - 1) // plan.block_rows
-
-
 @kernel
 def data_gradients(
     net: Network, first: int, n: int, divisor: float, dropout_step: int, dy: Reals, dx: Reals, gradients: Reals
 ) -> float:
-    """What becomes of n examples from number ``first``: their loss is returned, or taken from dy, which is dL/dy_hat
-    of a loss that somebody else knows; its gradient without the penalty is left in ``gradients``, and dL/dx in dx,
-    where wanted."""
+    """The gradient, without the penalty, over n examples from number ``first``, and dL/dx in dx where wanted.
+
+    Returns the loss; 0 where dy is set, which is dL/dy_hat of a loss that the caller knows.
+    """
     plan = net.plan
     block_rows = plan.block_rows
     mine = network(net.workspace)
@@ -395,7 +392,7 @@ def data_gradients(
         if is_shared:
             total += value
         else:
-            blocks = blocks_in(plan, smaller(round_rows, n - begun))
+            blocks = parts_of(smaller(round_rows, n - begun), plan.block_rows)
             total = gather_blocks(net, blocks, total, value, begun == 0, gradients)
     return total / divisor
 
@@ -419,7 +416,7 @@ def data_loss(net: Network, n: int) -> float:
         if round_rows == plan.block_rows:
             total += value
         else:
-            blocks = blocks_in(plan, smaller(round_rows, n - begun))
+            blocks = parts_of(smaller(round_rows, n - begun), plan.block_rows)
             total = gather_blocks(net, blocks, total, value, False, null_like(net.workspace))
     return total / as_double(n)
 
