@@ -5,6 +5,7 @@
 #include "vector.h"
 #include "elementary.h"
 #include "gather.h"
+#include "place.h"
 #include "tile.h"
 #include "activation.h"
 #include "philox.h"

@@ -36,36 +36,80 @@ typedef enum { ROWS_OF_A, COLUMNS_OF_A } tile_kind;
 /* Vectors that are loaded and stored for it. */
 INLINE int64_t touched(int64_t vectors) { return vectors == HALF ? 1 : vectors; }
 
-INLINE const real *moved(const real *p, int64_t bytes) { return (const real *)((const char *)p + bytes); }
+/* Where the tile is in a and b: pointers to some k, and one and three strides in bytes. */
+typedef struct {
+    const real *a[MAX_POINTERS], *b;
+    int64_t a_bytes, a_thrice, b_bytes, b_thrice;
+} tile_places;
 
-/* Row i's number of a at one k: a[0] points at column k, or every pointer at k in the first of its rows. */
-INLINE const real *tile_a(const tile_kind kind, int i, const real *const *a, int64_t a_bytes) {
-    return kind == COLUMNS_OF_A ? a[0] + i : moved(a[i / POINTER_ROWS], i % POINTER_ROWS * a_bytes);
+INLINE place strides_on(const real *from, int64_t bytes, int64_t thrice, const int strides, const int on) {
+    return strides == 3 ? (place){from, thrice, 1, on} : (place){from, bytes, strides, on};
 }
 
-INLINE void tile_load(const int vectors, const real *b, vector row[]) {
+/* Row i's number of a, k further: of columns there is one pointer, of rows one for the first of every three. */
+INLINE place tile_a(const tile_kind kind, const int i, const int k, const tile_places *at) {
+    if (kind == COLUMNS_OF_A) return strides_on(at->a[0], at->a_bytes, at->a_thrice, k, i);
+    return (place){at->a[i / POINTER_ROWS], at->a_bytes, i % POINTER_ROWS, k};
+}
+
+/* Vector j of b, k further. */
+INLINE place tile_b(const int j, const int k, const tile_places *at) {
+    return strides_on(at->b, at->b_bytes, at->b_thrice, k, j * LANES);
+}
+
+INLINE void tile_load(const int vectors, const int k, const tile_places *at, vector row[]) {
     UNROLL
-    for (int j = 0; j < touched(vectors); j++) row[j] = load(b + j * LANES);
+    for (int j = 0; j < touched(vectors); j++) row[j] = vectors == HALF ? load_half_at(tile_b(j, k, at)) : load_at(tile_b(j, k, at));
 }
 
 /* One row's sums at one k. */
-INLINE void tile_row(const int vectors, const real *x, const vector row[], vector sum[]) {
+INLINE void tile_row(const int vectors, const place x, const vector row[], vector sum[]) {
     if (vectors <= 1) {
-        if (vectors == HALF) accumulate_scalar_in_half(&sum[0], x, row[0]);
-        else accumulate_scalar(&sum[0], x, row[0]);
+        if (vectors == HALF) accumulate_spread_in_half(&sum[0], x, row[0]);
+        else accumulate_spread(&sum[0], x, row[0]);
         return;
     }
-    const vector spread = splat(*x);
+    const vector spread = splat_at(x);
     UNROLL
     for (int j = 0; j < vectors; j++) accumulate(&sum[j], spread, row[j]);
 }
 
-/* One k. */
-INLINE void tile_step(const tile_kind kind, const int rows, const int vectors, const real *const *a, int64_t a_bytes, const real *b, vector sum[][MAX_TILE_VECTORS]) {
-    vector row[MAX_TILE_VECTORS];
-    tile_load(vectors, b, row);
+/* The same with b left in memory. */
+INLINE void tile_row_from(const tile_kind kind, const int i, const int vectors, const int k, const tile_places *at, vector sum[]) {
+    const vector spread = splat_at(tile_a(kind, i, k, at));
     UNROLL
-    for (int i = 0; i < rows; i++) tile_row(vectors, tile_a(kind, i, a, a_bytes), row, sum[i]);
+    for (int j = 0; j < vectors; j++) accumulate_from_place(&sum[j], spread, tile_b(j, k, at));
+}
+
+/* One k, so many further. Of a and b the smaller side stays in registers while the other streams by. */
+INLINE void tile_step(const tile_kind kind, const int rows, const int vectors, const int k, const tile_places *at, vector sum[][MAX_TILE_VECTORS]) {
+    if (rows == 1 && vectors > 1) {
+        tile_row_from(kind, 0, vectors, k, at, sum[0]);
+        return;
+    }
+    if (rows < vectors) {
+        vector spread[MAX_TILE_ROWS];
+        UNROLL
+        for (int i = 0; i < rows; i++) spread[i] = splat_at(tile_a(kind, i, k, at));
+        UNROLL
+        for (int j = 0; j < vectors; j++) {
+            const vector row = load_at(tile_b(j, k, at));
+            UNROLL
+            for (int i = 0; i < rows; i++) accumulate(&sum[i][j], spread[i], row);
+        }
+        return;
+    }
+    vector row[MAX_TILE_VECTORS];
+    tile_load(vectors, k, at, row);
+    UNROLL
+    for (int i = 0; i < rows; i++) tile_row(vectors, tile_a(kind, i, k, at), row, sum[i]);
+}
+
+/* So many k on. Opaque, or gcc works out beforehand where the loop will end. */
+INLINE void tile_advance(const tile_kind kind, const int pointers, const int steps, tile_places *at) {
+    UNROLL
+    for (int i = 0; i < pointers; i++) at->a[i] = opaque_pointer(kind == COLUMNS_OF_A ? moved(at->a[i], steps * at->a_bytes) : at->a[i] + steps);
+    at->b = opaque_pointer(moved(at->b, steps * at->b_bytes));
 }
 
 INLINE void tile_store(const int is_added, const int vectors, vector scale, const vector sum[], real *c) {
@@ -75,16 +119,21 @@ INLINE void tile_store(const int is_added, const int vectors, vector scale, cons
 
 /* The last k's go row by row, and each row is stored while the next is summed: all stores at the end would keep the
  * multipliers waiting. Of a tile 64 deep that takes 3 % of the time, of one 16 deep 11 %. */
-INLINE void tile_finish(const tile_kind kind, const int is_added, const int rows, const int vectors, const real *const *a, int64_t a_bytes, const real *b, int64_t b_bytes, vector sum[][MAX_TILE_VECTORS], const product *p) {
+INLINE void tile_finish(const tile_kind kind, const int is_added, const int rows, const int vectors, const tile_places *at, vector sum[][MAX_TILE_VECTORS], const product *p) {
     const vector scale = splat(p->scale);
     vector row[LAST][MAX_TILE_VECTORS];
     real *c = p->c;
-    UNROLL
-    for (int k = 0; k < LAST; k++) tile_load(vectors, moved(b, k * b_bytes), row[k]);
+    if (rows >= vectors) {
+        UNROLL
+        for (int k = 0; k < LAST; k++) tile_load(vectors, k, at, row[k]);
+    }
     UNROLL
     for (int i = 0; i < rows; i++) {
         UNROLL
-        for (int k = 0; k < LAST; k++) tile_row(vectors, moved(tile_a(kind, i, a, a_bytes), k * (kind == COLUMNS_OF_A ? a_bytes : (int64_t)sizeof(real))), row[k], sum[i]);
+        for (int k = 0; k < LAST; k++) {
+            if (rows >= vectors) tile_row(vectors, tile_a(kind, i, k, at), row[k], sum[i]);
+            else tile_row_from(kind, i, vectors, k, at, sum[i]);
+        }
         if (i == 0) continue;
         tile_store(is_added, vectors, scale, sum[i - 1], c);
         c = (real *)opaque_pointer(c + p->c_row);
@@ -96,52 +145,42 @@ INLINE void tile_finish(const tile_kind kind, const int is_added, const int rows
  * are a pointer and 0, 1, 2 or 3 strides, which an instruction can add by itself, and rows go three to a pointer. */
 INLINE void tile_multiply(const tile_kind kind, const int rows, const int vectors, const product *p) {
     const int pointers = kind == COLUMNS_OF_A ? 1 : (rows + POINTER_ROWS - 1) / POINTER_ROWS;
-    const int64_t a_bytes = p->a_stride * (int64_t)sizeof(real), b_bytes = p->b_row * (int64_t)sizeof(real);
-    const int64_t a_thrice = opaque(3 * a_bytes), b_thrice = opaque(3 * b_bytes);
-    const int64_t next_bytes = p->next_row * (int64_t)sizeof(real);
-    const real *a[MAX_POINTERS] = {p->a}, *b = p->b, *next = p->next;
+    tile_places at = {.a = {p->a}, .b = p->b, .a_bytes = p->a_stride * (int64_t)sizeof(real), .b_bytes = p->b_row * (int64_t)sizeof(real)};
+    at.a_thrice = opaque(3 * at.a_bytes), at.b_thrice = opaque(3 * at.b_bytes);
     UNROLL
-    for (int i = 1; i < pointers; i++) a[i] = opaque_pointer(moved(a[i - 1], a_thrice));
+    for (int i = 1; i < pointers; i++) at.a[i] = opaque_pointer(moved(at.a[i - 1], at.a_thrice));
     vector sum[MAX_TILE_ROWS][MAX_TILE_VECTORS];
+    const real *start = p->start;
     UNROLL
-    for (int i = 0; i < rows; i++)
+    for (int i = 0; i < rows; i++) {
         UNROLL
-        for (int j = 0; j < touched(vectors); j++) sum[i][j] = kind == COLUMNS_OF_A ? splat(0) : load(p->start + i * p->start_row + j * LANES);
+        for (int j = 0; j < touched(vectors); j++) sum[i][j] = kind == COLUMNS_OF_A ? splat(0) : load(start + j * LANES);
+        if (kind == ROWS_OF_A && i < rows - 1) start = opaque_pointer(start + p->start_row);
+    }
+    const real *next = p->next;
     int64_t left = p->depth;
     for (; left >= 2 * UNROLLED; left -= UNROLLED) {
         UNROLL
-        for (int k = 0; k < UNROLLED; k++) {
-            const real *a_k[MAX_POINTERS];
-            UNROLL
-            for (int i = 0; i < pointers; i++) a_k[i] = kind == COLUMNS_OF_A ? moved(a[i], k == 3 ? a_thrice : k * a_bytes) : a[i] + k;
-            tile_step(kind, rows, vectors, a_k, a_bytes, moved(b, k == 3 ? b_thrice : k * b_bytes), sum);
-        }
-        UNROLL
-        for (int i = 0; i < pointers; i++) a[i] = kind == COLUMNS_OF_A ? moved(a[i], UNROLLED * a_bytes) : a[i] + UNROLLED;
-        b = moved(b, UNROLLED * b_bytes);
+        for (int k = 0; k < UNROLLED; k++) tile_step(kind, rows, vectors, k, &at, sum);
+        tile_advance(kind, pointers, UNROLLED, &at);
         UNROLL
         for (int j = 0; j < touched(vectors); j += LINE_VECTORS) __builtin_prefetch(next + j * LANES);
-        next = moved(next, next_bytes);
+        next = opaque_pointer(next + p->next_row);
     }
-    UNROLL
-    for (int i = 0; i < pointers; i++) a[i] = opaque_pointer(a[i]);
-    b = opaque_pointer(b);
     const int is_added = kind == COLUMNS_OF_A && p->scale != 0;
     const int64_t last = left < LAST ? 0 : LAST;
 #pragma GCC unroll 1
     for (; left > last; left--) {
-        tile_step(kind, rows, vectors, a, a_bytes, b, sum);
-        UNROLL
-        for (int i = 0; i < pointers; i++) a[i] = kind == COLUMNS_OF_A ? moved(a[i], a_bytes) : a[i] + 1;
-        b = moved(b, b_bytes);
+        tile_step(kind, rows, vectors, 0, &at, sum);
+        tile_advance(kind, pointers, 1, &at);
     }
     if (last == 0) {
         UNROLL
         for (int i = 0; i < rows; i++) tile_store(is_added, vectors, splat(p->scale), sum[i], p->c + i * p->c_row);
     } else if (is_added)
-        tile_finish(kind, 1, rows, vectors, a, a_bytes, b, b_bytes, sum, p);
+        tile_finish(kind, 1, rows, vectors, &at, sum, p);
     else
-        tile_finish(kind, 0, rows, vectors, a, a_bytes, b, b_bytes, sum, p);
+        tile_finish(kind, 0, rows, vectors, &at, sum, p);
 }
 
 typedef void tile_function(const product *);

@@ -120,14 +120,23 @@ INLINE vector multiply_add(vector a, vector b, vector c) {
 #endif
 }
 
-/* *sum += a * b. Written out, since gcc left alone moves the sums of a tile from register to register. */
-INLINE void accumulate(vector *sum, vector a, vector b) {
+/* Where a product has its instruction and a compiler takes it: a number spread, a vector moved, a product added. */
 #if defined(__x86_64__) && HAS_FMA && !defined(VECTORS_IN_HALVES)
 #if REAL_BITS == 32
-    __asm__("vfmadd231ps %1, %2, %0" : "+v"(*sum) : "v"(b), "v"(a));
+#define SPREAD_NUMBER "vbroadcastss "
+#define MOVE_VECTOR "vmovaps "
+#define ADD_PRODUCT "vfmadd231ps "
 #else
-    __asm__("vfmadd231pd %1, %2, %0" : "+v"(*sum) : "v"(b), "v"(a));
+#define SPREAD_NUMBER "vbroadcastsd "
+#define MOVE_VECTOR "vmovapd "
+#define ADD_PRODUCT "vfmadd231pd "
 #endif
+#endif
+
+/* *sum += a * b. Written out, since gcc left alone moves the sums of a tile from register to register. */
+INLINE void accumulate(vector *sum, vector a, vector b) {
+#if defined(ADD_PRODUCT)
+    __asm__(ADD_PRODUCT "%1, %2, %0" : "+v"(*sum) : "v"(b), "v"(a));
 #else
     *sum = multiply_add(a, b, *sum);
 #endif
@@ -135,41 +144,10 @@ INLINE void accumulate(vector *sum, vector a, vector b) {
 
 /* The same with b in memory, aligned: one instruction where a load and a product are two. */
 INLINE void accumulate_from(vector *sum, vector a, const real *b) {
-#if defined(__x86_64__) && HAS_FMA && !defined(VECTORS_IN_HALVES)
-#if REAL_BITS == 32
-    __asm__("vfmadd231ps %1, %2, %0" : "+v"(*sum) : "m"(*(const vector *)b), "v"(a));
-#else
-    __asm__("vfmadd231pd %1, %2, %0" : "+v"(*sum) : "m"(*(const vector *)b), "v"(a));
-#endif
+#if defined(ADD_PRODUCT)
+    __asm__(ADD_PRODUCT "%1, %2, %0" : "+v"(*sum) : "m"(*(const vector *)b), "v"(a));
 #else
     *sum = multiply_add(a, load(b), *sum);
-#endif
-}
-
-/* *sum += *a * b for one number a in memory, which AVX-512 spreads on the way: a quarter to a third less time where a
- * vector of b meets many of them once. */
-INLINE void accumulate_scalar(vector *sum, const real *a, vector b) {
-#if VECTOR_BYTES == 64 && !defined(VECTORS_IN_HALVES)
-#if REAL_BITS == 32
-    __asm__("vfmadd231ps %1%{1to16%}, %2, %0" : "+v"(*sum) : "m"(*a), "v"(b));
-#else
-    __asm__("vfmadd231pd %1%{1to8%}, %2, %0" : "+v"(*sum) : "m"(*a), "v"(b));
-#endif
-#else
-    accumulate(sum, splat(*a), b);
-#endif
-}
-
-/* The same in the lower half, with zero in the upper. A processor with two multipliers of half a vector does two at once. */
-INLINE void accumulate_scalar_in_half(vector *sum, const real *a, vector b) {
-#if VECTOR_BYTES == 64 && !defined(VECTORS_IN_HALVES)
-#if REAL_BITS == 32
-    __asm__("vfmadd231ps %1%{1to8%}, %t2, %t0" : "+v"(*sum) : "m"(*a), "v"(b));
-#else
-    __asm__("vfmadd231pd %1%{1to4%}, %t2, %t0" : "+v"(*sum) : "m"(*a), "v"(b));
-#endif
-#else
-    accumulate(sum, splat(*a), b);
 #endif
 }
 
