@@ -26,6 +26,8 @@ static void convert_row(real *restrict to, const char *from, int64_t column_stri
 enum {
     CROWDED_STRIDE = 2048, /* rows so far apart share a few sets of the cache */
     EXAMPLES_AHEAD = 8,    /* shuffled rows come from anywhere: their first lines are fetched so early */
+    PAGES_AHEAD = 4,       /* long rows that are fetched for a step to come: each has pages of its own, which take 0.1 us to find */
+    LONG_ROW = 512,        /* bytes */
 };
 
 /* Fetches where an example begins, and its target. */
@@ -49,7 +51,14 @@ INLINE void fetch_lines(fetched_rows *f, int64_t lines) {
     const fastmlp_examples *e = f->examples;
     while (lines > 0 && f->next < f->to) {
         const int64_t row = example_row(e, f->next);
-        if (f->place == 0) __builtin_prefetch(e->y + row * e->y_row, 0, 2);
+        if (f->place == 0) {
+            __builtin_prefetch(e->y + row * e->y_row, 0, 2);
+            if (e->order && f->row_bytes >= LONG_ROW && f->next + PAGES_AHEAD < f->to) {
+                const char *x = e->x + e->order[f->next + PAGES_AHEAD] * e->x_row;
+                __builtin_prefetch(x, 0, 2);
+                __builtin_prefetch(x + f->row_bytes - 1, 0, 2);
+            }
+        }
         for (; lines > 0 && f->place < f->row_bytes; f->place += 64, lines--) __builtin_prefetch(e->x + row * e->x_row + f->place, 0, 2);
         if (f->place < f->row_bytes) return;
         f->next++;

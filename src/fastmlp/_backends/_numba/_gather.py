@@ -55,6 +55,8 @@ def convert_row(to: Reals, source: Bytes, column_stride: int, code: int, n: int)
 
 CROWDED_STRIDE = 2048  # rows so many bytes apart share a few sets of the cache
 EXAMPLES_AHEAD = 8  # shuffled rows come from anywhere: their first lines are fetched so early
+PAGES_AHEAD = 4  # long rows that are fetched for a step to come: each has pages of its own
+LONG_ROW = 512  # bytes
 
 
 @inline
@@ -91,6 +93,10 @@ def fetch_lines(f: FetchedRows, lines: int) -> None:
         row = example_row(e, f.next)
         if f.place == 0:
             prefetch_for_later(e.y + row * e.y_row)
+            if is_set(e.order) and f.row_bytes >= LONG_ROW and f.next + PAGES_AHEAD < f.to:
+                x = e.x + e.order[f.next + PAGES_AHEAD] * e.x_row
+                prefetch_for_later(x)
+                prefetch_for_later(x + (f.row_bytes - 1))
         while lines > 0 and f.place < f.row_bytes:
             prefetch_for_later(e.x + (row * e.x_row + f.place))
             f.place += 64
