@@ -13,17 +13,18 @@ static void drop_lanes(const lanes *t, int64_t number, int64_t taken, int64_t ro
         const fastmlp_trainee *m = t->member[lane];
         const fastmlp_layer *layer = m->plan->layers + number - 1;
         if (layer->dropout_from <= 0) continue;
-        for (int64_t i = 0; i < rows; i++)
+        for (int64_t i = 0; i < rows; i += DRAWN_ROWS)
             for (int64_t first = 0; first < n; first += DRAWN) {
-                vector scales[DRAWN / LANES];
+                vector scales[DRAWN_ROWS][DRAWN / LANES];
                 draw_scales(m->plan->seed, m->schedule->dropout_step + taken, number, layer, i, first, scales);
-                real scale[DRAWN];
+                real scale[DRAWN_ROWS][DRAWN];
                 __builtin_memcpy(scale, scales, sizeof scale);
-                for (int64_t j = 0; j < DRAWN && first + j < n; j++) {
-                    const int64_t at = (i * n + first + j) * LANES + lane;
-                    z[at] *= scale[j];
-                    factor[at] *= scale[j];
-                }
+                for (int64_t r = 0; r < DRAWN_ROWS && i + r < rows; r++)
+                    for (int64_t j = 0; j < DRAWN && first + j < n; j++) {
+                        const int64_t at = ((i + r) * n + first + j) * LANES + lane;
+                        z[at] *= scale[r][j];
+                        factor[at] *= scale[r][j];
+                    }
             }
     }
 }

@@ -40,7 +40,7 @@ from fastmlp._backends._numba._memory import (
     reals_at,
 )
 from fastmlp._backends._numba._network import INFERENCE, is_finite
-from fastmlp._backends._numba._philox import draw_scales, drawn
+from fastmlp._backends._numba._philox import DRAWN_ROWS, draw_scales, drawn
 from fastmlp._backends._numba._structs import (
     ADAM,
     CROSS_ENTROPY,
@@ -85,13 +85,15 @@ def drop_lanes(t: Lanes, number: int, taken: int, rows: int, z: Reals, factor: R
         layer = m.plan.layers[number - 1]
         if layer.dropout_from > 0:
             step = m.schedule.dropout_step + taken
-            for i in range(rows):
+            for i in range(0, rows, DRAWN_ROWS):
                 for first in range(0, n, drawn()):
                     draw_scales(m.plan.seed, step, number, layer, i, first, scales)
-                    for j in range(smaller(drawn(), n - first)):
-                        at = (i * n + first + j) * lanes(z) + lane
-                        z[at] = z[at] * scales[j]
-                        factor[at] = factor[at] * scales[j]
+                    for r in range(smaller(DRAWN_ROWS, rows - i)):
+                        for j in range(smaller(drawn(), n - first)):
+                            at = ((i + r) * n + first + j) * lanes(z) + lane
+                            scale = scales[r * drawn() + j]
+                            z[at] = z[at] * scale
+                            factor[at] = factor[at] * scale
 
 
 @kernel
