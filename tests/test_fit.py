@@ -418,6 +418,24 @@ def test_divergence_is_reported_and_leaves_finite_weights(backend):
         net.fit(X, y, optimizer=SGD(lr=1e6), epochs=100, batch_size=10)
 
 
+def test_the_slices_of_a_fit_go_on_as_long_as_those_of_the_one_before(backend, monkeypatch):
+    net = make_classifier(backend, dtype=np.float32)
+    X, y = make_examples(net, 4096)
+    lengths = []
+    train = type(net._engine).train
+
+    def counted(engine, examples, schedule, *rest):
+        lengths.append(schedule.n_steps)
+        return train(engine, examples, schedule, *rest)
+
+    monkeypatch.setattr(type(net._engine), "train", counted)
+    monkeypatch.setattr("fastmlp._fit.Pace.note", lambda pace, n_steps, seconds: setattr(pace, "steps", 10**6))
+    for batch_size, slices in ((2, 2), (2, 1), (4, 2), (4, 1)):
+        lengths.clear()
+        net.fit(X, y, epochs=1, batch_size=batch_size)
+        assert (len(lengths), sum(lengths)) == (slices, 4096 // batch_size)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="os.kill with SIGINT ends the process on Windows")
 def test_interruption_leaves_a_usable_net(backend):
     # A shell that runs the tests in the background has them ignore the signal.

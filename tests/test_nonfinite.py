@@ -8,6 +8,7 @@ import pytest
 from support import make_examples, make_net
 
 from fastmlp import SGD, Adam
+from fastmlp._training_state import SMALL, all_finite
 
 OPTIMIZERS = {"adam": Adam, "momentum": lambda: SGD(lr=0.05, momentum=0.9)}
 
@@ -128,6 +129,20 @@ def test_large_nets_keep_no_copy(backend, monkeypatch):
     X, y = make_examples(net, 20)
     with pytest.raises(FloatingPointError, match="no longer finite, and too many"):
         net.fit(X, 1000 * y, optimizer=SGD(lr=1.7e308), batch_size=4)
+
+
+@pytest.mark.parametrize("size", [1, 7, SMALL, SMALL + 1, 3 * SMALL + 5])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_number_that_is_not_finite_is_found_wherever_it_is(dtype, size, bad):
+    array = np.full(size, np.finfo(dtype).max, dtype)
+    array[::2] *= -1  # the sum of finite numbers may overflow
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all_finite(array)
+        for place in {0, size // 2, size - 1}:
+            spoilt = array.copy()
+            spoilt[place] = bad
+            assert not all_finite(spoilt)
 
 
 @pytest.mark.parametrize("policy, error", [("stop", ValueError), (None, TypeError), (True, TypeError)])

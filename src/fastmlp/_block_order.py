@@ -53,3 +53,9 @@ def default_block_rows(X: Any, n_bytes: int | None = None) -> int:
     if not isinstance(chunk, int) or chunk < 1:
         return rows
     return max(rows // chunk, 1) * chunk
+
+
+def blocks_of(X: Any, rows: int | None) -> Blocks:
+    """X in blocks of so many rows, or of as many as suit it."""
+    n = int(X.shape[0])
+    return Blocks(n, min(default_block_rows(X) if rows is None else rows, n))

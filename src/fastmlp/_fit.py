@@ -46,6 +46,7 @@ class Pace:
     """How many steps make a slice of about SLICE_SECONDS, learned from the slices before."""
 
     def __init__(self, n_parameters: int, batch_size: int) -> None:
+        self.batch_size = batch_size
         seconds = ASSUMED_SECONDS_PER_STEP + 6.0 * n_parameters * batch_size / ASSUMED_FLOPS
         self.steps = max(1, int(FIRST_SLICE_SECONDS / seconds))
 
@@ -53,6 +54,13 @@ class Pace:
         """Take note of how long a slice took."""
         fitting = int(SLICE_SECONDS * n_steps / max(seconds, 1e-9))
         self.steps = max(1, min(fitting, LARGEST_GROWTH * self.steps))
+
+
+def pace_of(net: "MLP", batch_size: int) -> Pace:
+    """That of the net's last fit if its batches were as large: a short fit is then a single slice."""
+    if net._pace is None or net._pace.batch_size != batch_size:
+        net._pace = Pace(net._architecture.n_parameters, batch_size)
+    return net._pace
 
 
 @dataclass(eq=False)
@@ -73,7 +81,7 @@ class Training:
     history: History
 
     def __post_init__(self) -> None:
-        self._pace = Pace(self.net._architecture.n_parameters, self.data.batch_size)
+        self._pace = pace_of(self.net, self.data.batch_size)
         # The losses so far of an epoch, and the generator's state before it gave that epoch's order.
         self.begun = np.empty(0)
         self._order_state: Any = None

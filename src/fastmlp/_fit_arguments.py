@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastmlp._backends._engine import Examples
-from fastmlp._block_order import Blocks, default_block_rows
+from fastmlp._block_order import blocks_of
 from fastmlp._checks import (
     KERNEL_DTYPES,
     check_input_shape,
@@ -63,14 +63,13 @@ def check_training_data(
     if n == 0:
         raise ValueError("X has no examples")
     size = n if batch_size is None else check_whole("batch_size", batch_size, at_least=1)
-    block_rows = reading.block_rows
-    block_rows = default_block_rows(rows) if block_rows is None else check_whole("block_rows", block_rows, at_least=1)
-    blocks = Blocks(n, min(block_rows, n))
+    block_rows = None if reading.block_rows is None else check_whole("block_rows", reading.block_rows, at_least=1)
     if any(sliced):
-        return SlicedData(Examples(rows, y, sample_weight), size, blocks, architecture)
+        return SlicedData(Examples(rows, y, sample_weight), size, blocks_of(rows, block_rows), architecture)
     examples = Examples(rows, check_targets(y, n, architecture), check_sample_weight(sample_weight, n))
     converted = is_sparse(rows) or rows.dtype not in KERNEL_DTYPES or not rows.flags.aligned
-    return TrainingData(examples, size, converted, architecture.dtype, blocks if reading.in_blocks else None)
+    blocks = blocks_of(rows, block_rows) if reading.in_blocks else None
+    return TrainingData(examples, size, converted, architecture.dtype, blocks)
 
 
 def check_rows(X: Any, n_features: int, dtype: np.dtype) -> Any:

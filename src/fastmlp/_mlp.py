@@ -39,6 +39,7 @@ from fastmlp._row_blocks import comes_in_blocks, loss_in_blocks, row_blocks
 if TYPE_CHECKING:
     from fastmlp._checkpoint import Checkpoint
     from fastmlp._early_stopping import EarlyStopping
+    from fastmlp._fit import Pace
     from fastmlp._history import History
     from fastmlp._optimizers import Optimizer
 
@@ -141,6 +142,7 @@ class MLP(Differentiable, Portable):
         self._shuffle_rng = shuffle_rng
         self._seed = seed
         self._dropout_step = 0
+        self._pace: Pace | None = None  # of the last fit
         self._training_lock = threading.Lock()
         self._n_inputs, self._n_outputs = architecture.layer_sizes[0], architecture.layer_sizes[-1]
         self._shape_of_one = (self._n_inputs,)

@@ -44,9 +44,6 @@ def n_bytes(net: "MLP", update: Update) -> int:
 
 def all_finite(array: np.ndarray) -> bool:
     """Whether there is no NaN and no infinity."""
-    if array.size > SMALL:
-        # A finite sum proves it, and is found four times as fast.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(array.sum()):
-                return True
+    if array.size > SMALL:  # the extremes are found in half the time; a NaN is both, and lies within no bounds
+        return bool(array.min() > -np.inf and array.max() < np.inf)
     return bool(np.isfinite(array).all())

@@ -38,10 +38,18 @@ def is_own_type(code: int, like: Reals) -> bool:
     return code == pick(is_single(like), FLOAT32, FLOAT64)
 
 
+FEW_NUMBERS = 8  # are copied sooner than memcpy is called
+
+
 @kernel
 def convert_row(to: Reals, source: Bytes, column_stride: int, code: int, n: int) -> None:
     if is_own_type(code, to) and column_stride == size_of_real(to):
-        copy_reals(to, reals_at(source, to), n)
+        if n < FEW_NUMBERS:
+            reals = reals_at(source, to)
+            for j in range(n):
+                to[j] = reals[j]
+        else:
+            copy_reals(to, reals_at(source, to), n)
     elif code == FLOAT32:
         for j in range(n):
             to[j] = as_real(float32_at(source + j * column_stride), to)
