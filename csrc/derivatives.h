@@ -159,10 +159,6 @@ static void jacobians(network *net, const fastmlp_derivatives *d, int64_t n, rea
 
 /* --- along one direction of the inputs --- */
 
-static void copy_rows(int64_t rows, int64_t n, const real *from, int64_t leading, real *to) {
-    for (int64_t i = 0; i < rows; i++) __builtin_memcpy(to + i * n, from + i * leading, (size_t)n * sizeof(real));
-}
-
 static void input_tangents(network *net, const fastmlp_derivatives *d, int64_t n, const real *t, real *y, real *dy) {
     const fastmlp_plan *plan = net->plan;
     const fastmlp_layer *last = last_layer(net);

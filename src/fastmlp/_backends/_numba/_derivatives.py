@@ -23,6 +23,7 @@ from fastmlp._backends._numba._network import (
     NO_DROPOUT,
     SHARED_ROWS,
     Network,
+    copy_rows,
     last_layer,
     network_forward,
     output_of,
@@ -279,12 +280,6 @@ def jacobians(net: Network, d: Derivatives, n: int, out: Reals) -> None:
 
 
 # ---- along one direction of the inputs
-
-
-@kernel
-def copy_rows(rows: int, n: int, source: Reals, leading: int, to: Reals) -> None:
-    for i in range(rows):
-        copy_reals(to + i * n, source + i * leading, n)
 
 
 @kernel

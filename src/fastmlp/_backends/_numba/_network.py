@@ -65,6 +65,7 @@ from fastmlp._backends._numba._vector import (
     splat,
     square_root,
     store,
+    store_loose,
     whole_vectors,
 )
 from fastmlp._update import CLIP_NORM
@@ -422,6 +423,22 @@ def data_loss(net: Network, n: int) -> float:
 
 
 @kernel
+def copy_rows(rows: int, n: int, source: Reals, leading: int, to: Reals) -> None:
+    """n numbers of each row, one row behind the other. While there is room, whole vectors, which reach into the place
+    of the next row."""
+    width = whole_vectors(n, to) * lanes(to)
+    while rows > 0:
+        if rows * n >= width:
+            for j in range(0, width, lanes(to)):
+                store_loose(to + j, load(source + j))
+        else:
+            copy_reals(to, source, n)
+        rows -= 1
+        source = source + leading
+        to = to + n
+
+
+@kernel
 def copy_outputs(net: Network, n: int, logits: int, first_layer: int, out: Reals, outs: Any) -> None:
     """y_hat, or the logits, of a member's rows of every block; layers from ``first_layer`` on are copied to outs, or
     the last one to ``out``."""
@@ -442,8 +459,8 @@ def copy_outputs(net: Network, n: int, logits: int, first_layer: int, out: Reals
             to = out
             if is_set(outs):
                 to = outs[number - first_layer]
-            for i in range(begin, end):
-                copy_reals(to + (first + i) * layer.n_out, output_of(mine, layer) + i * layer.leading, layer.n_out)
+            source = output_of(mine, layer) + begin * layer.leading
+            copy_rows(end - begin, layer.n_out, source, layer.leading, to + (first + begin) * layer.n_out)
         meet(mine.member)  # shares of a shorter block lie elsewhere
 
 
