@@ -14,8 +14,9 @@ typedef struct {
 INLINE const real *moved(const real *p, int64_t bytes) { return (const real *)((const char *)p + bytes); }
 INLINE const real *address_of(const place p) { return moved(p.from, p.strides * p.stride) + p.on; }
 
-#if defined(ADD_PRODUCT)
-/* An instruction with the place P in the middle. clang adds up places well, and takes no constants of an inlined function. */
+/* An instruction with the place P in the middle. clang adds up places well, and takes no constants of an inlined function;
+ * gcc does unless it optimizes little. A sanitizer of addresses sees no assembler. */
+#if defined(ADD_PRODUCT) && !defined(__SANITIZE_ADDRESS__)
 #define WITH_ADDRESS(P, BEFORE, BEHIND, OUTPUT, ...) \
     __asm__(BEFORE "%[at]" BEHIND : OUTPUT : [at] "m"(*(const real(*)[LANES])address_of(P)), ##__VA_ARGS__)
 #if defined(__clang__)
@@ -23,7 +24,8 @@ INLINE const real *address_of(const place p) { return moved(p.from, p.strides * 
 #else
 #define WITH_PLACE(P, BEFORE, BEHIND, OUTPUT, ...)                                                                      \
     do {                                                                                                                \
-        if ((P).strides == 0) WITH_ADDRESS(P, BEFORE, BEHIND, OUTPUT, ##__VA_ARGS__);                                   \
+        if (!__builtin_constant_p((P).strides) || (P).strides == 0)                                                     \
+            WITH_ADDRESS(P, BEFORE, BEHIND, OUTPUT, ##__VA_ARGS__);                                                     \
         else                                                                                                            \
             __asm__(BEFORE "%c[on](%[from],%[stride],%c[strides])" BEHIND                                               \
                     : OUTPUT                                                                                            \
@@ -34,7 +36,7 @@ INLINE const real *address_of(const place p) { return moved(p.from, p.strides * 
 #endif
 
 INLINE vector load_at(const place p) {
-#if defined(ADD_PRODUCT)
+#if defined(WITH_PLACE)
     vector v;
     WITH_PLACE(p, MOVE_VECTOR, ", %[v]", [v] "=v"(v));
     return v;
@@ -44,7 +46,7 @@ INLINE vector load_at(const place p) {
 }
 
 INLINE vector splat_at(const place p) {
-#if defined(ADD_PRODUCT)
+#if defined(WITH_PLACE)
     vector v;
     WITH_PLACE(p, SPREAD_NUMBER, ", %[v]", [v] "=v"(v));
     return v;
@@ -55,7 +57,7 @@ INLINE vector splat_at(const place p) {
 
 /* accumulate with b in memory, aligned. */
 INLINE void accumulate_from_place(vector *sum, vector a, const place b) {
-#if defined(ADD_PRODUCT)
+#if defined(WITH_PLACE)
     WITH_PLACE(b, ADD_PRODUCT, ", %[a], %[sum]", [sum] "+v"(*sum), [a] "v"(a));
 #else
     accumulate_from(sum, a, address_of(b));
@@ -65,7 +67,7 @@ INLINE void accumulate_from_place(vector *sum, vector a, const place b) {
 /* *sum += a * b for one number a in memory, which AVX-512 spreads on the way: a quarter to a third less time where a vector
  * of b meets many of them once. */
 INLINE void accumulate_spread(vector *sum, const place a, vector b) {
-#if defined(ADD_PRODUCT) && VECTOR_BYTES == 64
+#if defined(WITH_PLACE) && VECTOR_BYTES == 64
 #if REAL_BITS == 32
 #define WHOLE_SPREAD "%{1to16%}"
 #define HALF_SPREAD "%{1to8%}"
