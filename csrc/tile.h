@@ -46,13 +46,13 @@ INLINE place strides_on(const real *from, int64_t bytes, int64_t thrice, const i
     return strides == 3 ? (place){from, thrice, 1, on} : (place){from, bytes, strides, on};
 }
 
-/* Row i's number of a, k further: of columns there is one pointer, of rows one for the first of every three. */
+/* Row i's number of a, at `k` further: of columns there is one pointer, of rows one for the first of every three. */
 INLINE place tile_a(const tile_kind kind, const int i, const int k, const tile_places *at) {
     if (kind == COLUMNS_OF_A) return strides_on(at->a[0], at->a_bytes, at->a_thrice, k, i);
     return (place){at->a[i / POINTER_ROWS], at->a_bytes, i % POINTER_ROWS, k};
 }
 
-/* Vector j of b, k further. */
+/* Vector j of b, at `k` further. */
 INLINE place tile_b(const int j, const int k, const tile_places *at) {
     return strides_on(at->b, at->b_bytes, at->b_thrice, k, j * LANES);
 }
@@ -81,7 +81,7 @@ INLINE void tile_row_from(const tile_kind kind, const int i, const int vectors, 
     for (int j = 0; j < vectors; j++) accumulate_from_place(&sum[j], spread, tile_b(j, k, at));
 }
 
-/* One k, so many further. Of a and b the smaller side stays in registers while the other streams by. */
+/* One k, `k` further than the pointers are. Of a and b the smaller side stays in registers while the other streams by. */
 INLINE void tile_step(const tile_kind kind, const int rows, const int vectors, const int k, const tile_places *at, vector sum[][MAX_TILE_VECTORS]) {
     if (rows == 1 && vectors > 1) {
         tile_row_from(kind, 0, vectors, k, at, sum[0]);

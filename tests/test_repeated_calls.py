@@ -12,6 +12,7 @@ from test_threads import run_in_threads
 import fastmlp
 from fastmlp import _guards
 from fastmlp._backends import _compiled
+from fastmlp._backends._kept_calls import MOST_SHAPES, OFTEN
 
 SIZES = (5, 7, 3)
 
@@ -125,7 +126,9 @@ def test_more_shapes_than_are_kept(way, backend, dtype):
     functions = []
     for _ in range(2):
         for n in range(1, 40):
-            assert_close(net.forward(X[:n]), right[:n], dtype)
+            for _ in range(1 if _guards.active else OFTEN):
+                Y = net.forward(X[:n])
+            assert_close(Y, right[:n], dtype)
             functions.append((n, net._engine.repeat_forward))
     if backend == "numpy" or _guards.active:
         return
@@ -135,6 +138,29 @@ def test_more_shapes_than_are_kept(way, backend, dtype):
     for n, function in functions:
         assert_close(function(X[:n]), right[:n], dtype)
     del filler
+
+
+def test_shapes_by_turns_are_not_made_again_and_again(compiled_backend, monkeypatch):
+    """A call costs more to make than it saves once."""
+    net, halves = pair(backend=compiled_backend)
+    X, y = make_examples(net, 3 * MOST_SHAPES)
+    sizes, turns = range(1, len(X) + 1), 2 if _guards.active else OFTEN - 1
+    right = [halves.forward(X[:n]) for n in sizes]
+    made = []
+    for kind in (_compiled.Answer, _compiled.StepCall):
+        name = kind.__name__
+        monkeypatch.setattr(_compiled, name, lambda *a, kind=kind, name=name: made.append(name) or kind(*a))
+    for _ in range(turns):
+        for n in sizes:
+            assert_same_bits(net.forward(X[:n]), right[n - 1])
+    one, two = (fastmlp.SGD(lr=1e-3) for _ in range(2))
+    for _ in range(turns):
+        for n in sizes:
+            loss, gradients = halves.loss_and_gradients(X[:n], y[:n], training=True)
+            two.apply(halves, gradients)
+            assert one.step(net, X[:n], y[:n]) == loss
+    assert_same_bits(net.parameters, halves.parameters)
+    assert made == ["Answer"] * MOST_SHAPES + ["StepCall"] * MOST_SHAPES
 
 
 @pytest.mark.parametrize("sizes, n", [((5, 7, 3), 64), ((5, 300, 300, 3), 64)], ids=["short", "long"])
