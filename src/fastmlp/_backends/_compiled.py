@@ -35,8 +35,9 @@ except ImportError:  # it was not built: what it would do, Python does
 
 # Batches of up to so many inputs are copied for a step: 4,096 take 1 us, asking NumPy for an address 1.5 us.
 COPIED_ELEMENTS = 4096
-# For a forward pass, which is then a single call of C's: 131-67-53-3 on 97 rows +14 %, 784-128-10 on 64 +2 %.
-COPIED_FORWARD = 2**16
+# For a forward pass, which is then a single call of C: 131-67-53-3 on 97 rows +15 %. Twice as many would fill the
+# second cache beside the weights: 784-128-10 on 64 rows -4 to +2 %.
+COPIED_FORWARD = 2**15
 # A builtin of more multiply-adds, 10 us forward and 25 a step, lets Python's other threads run meanwhile.
 LONG_PRODUCTS = 2**18
 
