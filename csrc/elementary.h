@@ -90,6 +90,18 @@ INLINE vector exponential_minus_one_relative(vector r) {
     return multiply_add(r * r, POLYNOMIAL(r, Q), r);
 }
 
+/* (exp(2 h) - 1) / 2 for |h| <= ln(2) / 4, with an error small against itself. */
+INLINE vector half_exponential_minus_one(vector h) {
+#if REAL_BITS == 32
+    static const real Q[] = {0x1.6cp-5f, 0x1.120fcp-3f, 0x1.5555d2p-2f, 0x1.5554d8p-1f, 1};
+#else
+    static const real Q[] = {0x1.ae6a2414ee3c2p-16, 0x1.28a1f462c788ep-13, 0x1.71de890cba659p-11, 0x1.a019a75bed25ap-9,
+                             0x1.a01a01749cee1p-7,  0x1.6c16c17ee1b09p-5,  0x1.11111111190fdp-3,  0x1.55555555522a2p-2,
+                             0x1.5555555555539p-1,  0x1.0000000000005p+0};
+#endif
+    return multiply_add(h * h, POLYNOMIAL(h, Q), h);
+}
+
 /* exp(x) = 2^n (1 + q), 2^n by adding to the exponent, which serves n = 128 (1024) too.
  * 1.05 ULP, 1.04 ULP; 0.32 ns, 0.91 ns. */
 INLINE vector exponential(vector x) {
@@ -122,16 +134,18 @@ INLINE vector logistic(vector x) {
     return power / ((power + exponential_minus_one_near_zero(reduce(-x, shifted))) + splat(1));
 }
 
-/* With exp(-2|x|) = 2^n (1 + q): (1 - 2^n - 2^n q) / (1 + 2^n + 2^n q), n = 0 near zero.
+/* With exp(-2|x|) = 2^n (1 + 2q), which is 2^(n+1) (1/2 + q): (1 - 2^n - 2^(n+1) q) / (1 + 2^n + 2^(n+1) q). One number
+ * for ln 2 is enough, since the error it makes shrinks with 2^n.
  * (With exp(2|x|) the error reaches 2.5 ULP: just above 2 the denominator is rounded more coarsely than just below.
- * A polynomial of its own for |x| < 0.55 brings 1.3 ULP for 20 % more time in float, 30 % in double.)
- * 2.01 ULP, 2.12 ULP; 0.58 ns, 1.56 ns. */
+ * A quotient of two polynomials, of degrees 9 and 8, takes a third less time and has 4.5 ULP.)
+ * 2.00 ULP, 2.1 ULP; 0.46 ns, 1.3 ns. */
 INLINE vector hyperbolic_tangent(vector x) {
-    vector magnitude = at_most(absolute(x), splat(REAL_BITS == 32 ? 10 : 20)), exponent = magnitude * splat(-2);
-    vector shifted = choose(magnitude < splat(0.2), splat(ROUNDER), round_exponent(exponent));
-    vector power = power_of_two(shifted), q = exponential_minus_one_relative(reduce(exponent, shifted));
-    vector numerator = multiply_add(-power, q, splat(1) - power);
-    return also_sign_of(numerator / multiply_add(power, q, splat(1) + power), x);
+    const vector sign = splat((real)-0.0);
+    vector negative = at_least(from_bits(bits_of(x) | bits_of(sign)), splat(REAL_BITS == 32 ? -10 : -20));
+    vector shifted = multiply_add(negative, splat(2 * LOG2_E), splat(ROUNDER));
+    vector q = half_exponential_minus_one(multiply_add(shifted - splat(ROUNDER), splat((real)-0.34657359027997265471), negative));
+    vector power = scale_up(splat(2), shifted), half = splat(0.5), one = splat(1);
+    return also_sign_of(multiply_add(-power, q, multiply_add(-power, half, one)) / multiply_add(power, q, multiply_add(power, half, one)), x);
 }
 
 /* exp(x) = 2^n (1 + q), n = 0 near zero; halves, so that 2^n cannot overflow before the result does.

@@ -14,6 +14,7 @@ POLYNOMIALS = {
     "float32": {
         "minus_one_near_zero": "0x1.6db4cep-10 0x1.123b54p-7 0x1.55545ep-5 0x1.55548ep-3 0x1p-1",
         "minus_one_relative": "0x1.a34c56p-13 0x1.6ef05cp-10 0x1.110edcp-7 0x1.55527ep-5 0x1.555558p-3 0x1.000002p-1",
+        "half_minus_one": "0x1.6cp-5 0x1.120fcp-3 0x1.5555d2p-2 0x1.5554d8p-1 0x1p+0",
         "logarithm": "0x1.31e28ap-2 0x1.995ecp-2 0x1.55557ap-1",
         "scaled_tail_slope": "-0x1.9069b2p-16 0x1.f67f8ep-15 0x1.9abbe2p-12 -0x1.d19e7cp-11 -0x1.ed900cp-10 "
         "0x1.eee68ep-7 -0x1.7dff64p-5 0x1.8c6d7p-4 -0x1.373e3ap-3",
@@ -25,6 +26,9 @@ POLYNOMIALS = {
         "minus_one_relative": "0x1.204bb92cb94cbp-29 0x1.b06eeee4022c9p-26 0x1.27e4114c579afp-22 "
         "0x1.71dd1b1793bd2p-19 0x1.a01a0236b1599p-16 0x1.a01a022f5cdebp-13 0x1.6c16c16be7ce2p-10 0x1.11111110f1e5cp-7 "
         "0x1.555555555561ap-5 0x1.55555555555e2p-3 0x1p-1",
+        "half_minus_one": "0x1.ae6a2414ee3c2p-16 0x1.28a1f462c788ep-13 0x1.71de890cba659p-11 0x1.a019a75bed25ap-9 "
+        "0x1.a01a01749cee1p-7 0x1.6c16c17ee1b09p-5 0x1.11111111190fdp-3 0x1.55555555522a2p-2 0x1.5555555555539p-1 "
+        "0x1.0000000000005p+0",
         "logarithm": "0x1.2f042f5cd0958p-3 0x1.39a1de5be8165p-3 0x1.74663d4834fa8p-3 0x1.c71c5212d7b39p-3 "
         "0x1.24924941e2d2ep-2 0x1.999999997ff04p-2 0x1.5555555555592p-1",
         "scaled_tail_slope": "-0x1.466817d68db46p-32 -0x1.5ec2b25f49a5ep-34 0x1.f5a8ee615f4dbp-29 "
@@ -54,7 +58,7 @@ CONSTANTS = {
         "EXP_HIGHEST": "R(0x1.62e42ep+6)",
         "NEGATIVE_LOWEST": "R(-88.0)",
         "LOGISTIC_LOWEST": "R(-88.3)",
-        "TANH_END": "R(10.0)",
+        "TANH_END": "R(-10.0)",
         "EXPM1_HIGHEST": "R(89.0)",
         "NORMAL_END": "R(14.0)",
         "SCALED_TAIL_MIDDLE": "R(0x1.82b4bcp-3)",
@@ -77,7 +81,7 @@ CONSTANTS = {
         "EXP_HIGHEST": "R(0x1.62e42fefa39efp+9)",
         "NEGATIVE_LOWEST": "R(-709.0)",
         "LOGISTIC_LOWEST": "R(-709.4)",
-        "TANH_END": "R(20.0)",
+        "TANH_END": "R(-20.0)",
         "EXPM1_HIGHEST": "R(710.0)",
         "NORMAL_END": "R(39.0)",
         "SCALED_TAIL_MIDDLE": "R(0x1.82b4bb8c94dcep-3)",
@@ -163,6 +167,12 @@ INLINE real exponential_minus_one_relative(real r)
     return multiply_add(r * r, polynomial_minus_one_relative(r), r);
 }
 
+/* (exp(2 h) - 1) / 2 for |h| <= ln(2) / 4, with an error small against itself. */
+INLINE real half_exponential_minus_one(real h)
+{
+    return multiply_add(h * h, polynomial_half_minus_one(h), h);
+}
+
 /* exp(x) = 2^n (1 + q). */
 INLINE real exponential(real x)
 {
@@ -190,14 +200,15 @@ INLINE real logistic(real x)
     return power / ((power + exponential_minus_one_near_zero(reduce(-bounded, shifted))) + R(1.0));
 }
 
-/* With exp(-2|x|) = 2^n (1 + q): (1 - 2^n - 2^n q) / (1 + 2^n + 2^n q), n = 0 near zero. */
+/* With exp(-2|x|) = 2^n (1 + 2q): (1 - 2^n - 2^(n+1) q) / (1 + 2^n + 2^(n+1) q). */
 INLINE real hyperbolic_tangent(real x)
 {
-    const real magnitude = at_most(absolute(x), TANH_END), exponent = magnitude * R(-2.0);
-    const real shifted = choose(magnitude < R(0.2), ROUNDER, round_exponent(exponent));
-    const real power = times_power(R(1.0), shifted), q = exponential_minus_one_relative(reduce(exponent, shifted));
-    const real numerator = multiply_add(-power, q, R(1.0) - power);
-    return also_sign_of(numerator / multiply_add(power, q, R(1.0) + power), x);
+    const real negative = at_least(from_bits(bits_of(x) | SIGN), TANH_END);
+    const real shifted = multiply_add(negative, R(2.0) * LOG2_E, ROUNDER);
+    const real h = multiply_add(shifted - ROUNDER, R(-0.34657359027997265471), negative);
+    const real power = times_power(R(2.0), shifted), q = half_exponential_minus_one(h);
+    const real numerator = multiply_add(-power, q, multiply_add(-power, R(0.5), R(1.0)));
+    return also_sign_of(numerator / multiply_add(power, q, multiply_add(power, R(0.5), R(1.0))), x);
 }
 
 /* exp(x) - 1 = 2^n (1 + q) - 1, n = 0 near zero; by halves, for 2^n must not overflow before the result does. */

@@ -45,9 +45,15 @@ def round_exponent(x: Vector) -> Vector:
 
 
 @inline
+def scale_up(x: Vector, shifted: Vector) -> Vector:
+    """2^n x from n + ROUNDER; exponents that a normal number cannot have are the caller's to avoid, here and below."""
+    return from_bits((bits_of(shifted) << mantissa_bits(shifted)) + bits_of(x))
+
+
+@inline
 def power_of_two(shifted: Vector) -> Vector:
-    """2^n from n + ROUNDER; exponents that a normal number cannot have are the caller's to avoid, here and below."""
-    return from_bits((bits_of(shifted) << mantissa_bits(shifted)) + bits_of(splat(1, shifted)))
+    """2^n from n + ROUNDER."""
+    return scale_up(splat(1, shifted), shifted)
 
 
 @inline
@@ -101,6 +107,22 @@ def exponential_minus_one_relative(r: Vector) -> Vector:
     return multiply_add(r * r, _relative(r), r)
 
 
+_half = polynomial(
+    ("0x1.6cp-5f", "0x1.120fcp-3f", "0x1.5555d2p-2f", "0x1.5554d8p-1f", "0x1p+0f"),
+    (
+        "0x1.ae6a2414ee3c2p-16", "0x1.28a1f462c788ep-13", "0x1.71de890cba659p-11", "0x1.a019a75bed25ap-9",
+        "0x1.a01a01749cee1p-7", "0x1.6c16c17ee1b09p-5", "0x1.11111111190fdp-3", "0x1.55555555522a2p-2",
+        "0x1.5555555555539p-1", "0x1.0000000000005p+0",
+    ),
+)  # fmt: skip
+
+
+@inline
+def half_exponential_minus_one(h: Vector) -> Vector:
+    """(exp(2 h) - 1) / 2 for |h| <= ln(2) / 4, with an error small against itself."""
+    return multiply_add(h * h, _half(h), h)
+
+
 _exponential_lowest = constant("-0x1.5d589ep+6", "-0x1.6232bdd7abcd2p+9")  # logarithm of SMALLEST_NORMAL
 _exponential_highest = constant("0x1.62e42ep+6", "0x1.62e42fefa39efp+9")  # of the largest number
 
@@ -144,19 +166,18 @@ def logistic(x: Vector) -> Vector:
     return power / ((power + exponential_minus_one_near_zero(reduce(-x, shifted))) + splat(1, x))
 
 
-_tanh_is_one = constant(10, 20)
+_tanh_is_minus_one = constant(-10, -20)
 
 
 @inline
 def hyperbolic_tangent(x: Vector) -> Vector:
-    """With exp(-2|x|) = 2^n (1 + q): (1 - 2^n - 2^n q) / (1 + 2^n + 2^n q), n = 0 near zero."""
-    magnitude = at_most(absolute(x), _tanh_is_one(x))
-    exponent = magnitude * splat(-2, x)
-    shifted = choose(magnitude < splat(0.2, x), ROUNDER(x), round_exponent(exponent))
-    power = power_of_two(shifted)
-    q = exponential_minus_one_relative(reduce(exponent, shifted))
-    numerator = multiply_add(-power, q, splat(1, x) - power)
-    return also_sign_of(numerator / multiply_add(power, q, splat(1, x) + power), x)
+    """With exp(-2|x|) = 2^n (1 + 2q): (1 - 2^n - 2^(n+1) q) / (1 + 2^n + 2^(n+1) q)."""
+    negative = at_least(from_bits(bits_of(x) | bits_of(splat(-0.0, x))), _tanh_is_minus_one(x))
+    shifted = multiply_add(negative, LOG2_E(x) + LOG2_E(x), ROUNDER(x))
+    q = half_exponential_minus_one(multiply_add(shifted - ROUNDER(x), splat(-0.34657359027997265471, x), negative))
+    power, half, one = scale_up(splat(2, x), shifted), splat(0.5, x), splat(1, x)
+    numerator = multiply_add(-power, q, multiply_add(-power, half, one))
+    return also_sign_of(numerator / multiply_add(power, q, multiply_add(power, half, one)), x)
 
 
 _expm1_highest = constant(89, 710)
