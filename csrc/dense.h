@@ -83,6 +83,9 @@ typedef struct {
     const update_step *update; /* for UPDATE */
 } gradient_sink;
 
+/* Plain steps of SGD: w + (-rate) dL/dw. */
+INLINE int is_plain_sgd(const gradient_sink *sink) { return sink->use == UPDATE_PARAMETERS && sink->update->code == SGD && is_plain(sink->update); }
+
 /* What one thread needs beside: a line of ones and then zeros, and places for a panel of inputs, for a column of W^T, and
  * for what tiles compute. */
 typedef struct {
@@ -112,10 +115,9 @@ static void pack_panel(int64_t rows, int64_t units, const real *a, int64_t a_lea
 static void dense_weight_gradient(int64_t rows, const fastmlp_layer *layer, range panel, const real *a, int64_t a_stride, int64_t a_unit, const real *dz, const backward_scratch *scratch, const gradient_sink *sink) {
     const int64_t leading = layer->leading, vectors = whole_vectors(layer->n_out), units = panel.to - panel.from;
     /* the product adds rate * gradient by itself, but for a rate of 0, which tells it to overwrite */
-    const int is_plain_sgd = sink->use == UPDATE_PARAMETERS && is_plain(sink->update) && sink->update->code == SGD && sink->update->rate != 0;
-    const int is_direct = sink->use != UPDATE_PARAMETERS || is_plain_sgd;
-    const real scale = is_plain_sgd ? -sink->update->rate : sink->use == ADD_GRADIENT;
-    real *arena = is_plain_sgd ? sink->parameters : sink->gradients;
+    const int is_added = is_plain_sgd(sink) && sink->update->rate != 0, is_direct = sink->use != UPDATE_PARAMETERS || is_added;
+    const real scale = is_added ? -sink->update->rate : sink->use == ADD_GRADIENT;
+    real *arena = is_added ? sink->parameters : sink->gradients;
     for (int64_t j = 0, step; j < vectors; j += step) {
         const int64_t tile = next_tile_vectors(smaller(GROUP, units), layer->n_out - j * LANES);
         step = touched(tile);

@@ -59,13 +59,9 @@ static real *lanes_forward(const lanes *t, int64_t rows, int64_t taken) {
 /* Targets of one row of every member, as reals. */
 INLINE void lane_targets(const lanes *t, const int64_t *row, int64_t n) {
     const fastmlp_examples *e = t->member[0]->examples;
-    const int is_direct = e->y_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64);
     for (int64_t j = 0; j < n; j++)
-        for (int lane = 0; lane < LANES; lane++) {
-            const char *y = e->y + row[lane] * e->y_row + j * e->y_column;
-            if (is_direct) t->targets[j * LANES + lane] = *(const real *)y;
-            else convert_row(t->targets + j * LANES + lane, y, e->y_column, e->y_type, 1);
-        }
+        for (int lane = 0; lane < LANES; lane++)
+            t->targets[j * LANES + lane] = convert_number(e->y + row[lane] * e->y_row + j * e->y_column, e->y_type);
 }
 
 /* Adds weight * loss of the rows of a block to every lane's `total`, from the logits z, which become dL/dz where a gradient

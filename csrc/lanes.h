@@ -164,7 +164,7 @@ static void copy_member(const lanes *t, int64_t lane, int is_back) {
 static void gather_lanes(const lanes *t, int64_t first, int64_t rows) {
     const fastmlp_examples *e = t->member[0]->examples;
     const int64_t n_in = t->plan->layers[0].n_in;
-    const int is_direct = e->x_type == (REAL_BITS == 32 ? FLOAT32 : FLOAT64) && e->x_column == sizeof(real);
+    const int is_direct = is_own_type(e->x_type, e->x_column);
     real *x = t->x;
     for (int64_t i = 0; i < rows; i++, x += n_in * LANES) {
         const char *from[LANES];

@@ -151,7 +151,7 @@ INLINE void element_column(const int64_t loss, int64_t activation, const fastmlp
             weight[j] = weight_of(e, row);
             scale[j] = (real)(weight[j] * factor);
             logit[j] = z[(i + j) * leading];
-            convert_row(target + j, e->y + row * e->y_row, e->y_column, e->y_type, 1);
+            target[j] = convert_number(e->y + row * e->y_row, e->y_type);
         }
         vector slope;
         store(value, element_loss(loss, activation, load(logit), load(target), &slope) + zero);

@@ -8,7 +8,6 @@ import numpy as np
 from fastmlp._backends._engine import Engine, Examples, Schedule
 from fastmlp._block_order import Blocks, draw_seed
 from fastmlp._orders import draw_orders
-from fastmlp._training_state import all_finite
 
 # Converted rows stay in the cache between the conversion and the step that reads them.
 CONVERTED_BYTES = 4 * 2**20
@@ -54,15 +53,14 @@ class TrainingData:
         """
         if self.steps_per_epoch == 1:
             means: list[float] = losses.tolist()
-        elif all_finite(losses):
-            means = (losses.reshape(-1, self.steps_per_epoch) * self._shares).sum(axis=1).tolist()
-        else:
-            finite = np.isfinite(losses).reshape(-1, self.steps_per_epoch)
-            shares = self._shares * finite
-            with np.errstate(invalid="ignore"):  # NaN where no step was taken
-                means = (
-                    np.where(finite, losses.reshape(finite.shape), 0.0) @ self._shares / shares.sum(axis=1)
-                ).tolist()
+            return means
+        epochs = losses.reshape(-1, self.steps_per_epoch)
+        with np.errstate(invalid="ignore"):  # NaN where no step was taken
+            means = (epochs * self._shares).sum(axis=1).tolist()
+            if not all(map(math.isfinite, means)):
+                finite = np.isfinite(epochs)
+                shares = (self._shares * finite).sum(axis=1)
+                means = (np.where(finite, epochs, 0.0) @ self._shares / shares).tolist()
         return means
 
     def draw_order(self, engine: Engine, rng: np.random.Generator | None, epochs: int) -> np.ndarray | None:

@@ -173,6 +173,12 @@ def gradient_sink_struct(real: Any) -> Struct:
 gradient_sink = constructor(gradient_sink_struct, like="parameters")
 
 
+@inline
+def is_plain_sgd(sink: GradientSink) -> bool:
+    """Plain steps of SGD: w + (-rate) dL/dw."""
+    return sink.use == UPDATE_PARAMETERS and sink.update.code == SGD and is_plain(sink.update)
+
+
 BackwardScratch = Any
 
 
@@ -237,16 +243,15 @@ def dense_weight_gradient(
     lie a_stride apart from row to row, and a_unit from unit to unit whose number GROUP divides."""
     leading = layer.leading
     vectors = whole_vectors(layer.n_out, a)
-    is_update = sink.use == UPDATE_PARAMETERS
     # The product adds rate * gradient by itself, but for a rate of 0, which tells it to overwrite.
-    is_plain_sgd = is_update and is_plain(sink.update) and sink.update.code == SGD and sink.update.rate != 0
-    is_direct = is_plain_sgd or not is_update
+    is_added = is_plain_sgd(sink) and sink.update.rate != 0
+    is_direct = is_added or sink.use != UPDATE_PARAMETERS
     scale = 0.0
-    if is_plain_sgd:
+    if is_added:
         scale = -sink.update.rate
     elif sink.use == ADD_GRADIENT:
         scale = 1.0
-    arena = sink.parameters if is_plain_sgd else sink.gradients
+    arena = sink.parameters if is_added else sink.gradients
     j = 0
     while j < vectors:
         tile = next_tile_vectors(smaller(group_units(), units), layer.n_out - j * lanes(a), a)

@@ -19,7 +19,7 @@ from fastmlp._backends._numba._columns import (
     part_of_line,
 )
 from fastmlp._backends._numba._compiler import Entry, inline, kernel
-from fastmlp._backends._numba._gather import convert_row, example_row, is_own_type
+from fastmlp._backends._numba._gather import convert_number, example_row
 from fastmlp._backends._numba._lane_tile import lane_multiply, lane_product
 from fastmlp._backends._numba._lanes import (
     Lanes,
@@ -37,7 +37,6 @@ from fastmlp._backends._numba._memory import (
     as_real,
     int64_at,
     is_set,
-    reals_at,
 )
 from fastmlp._backends._numba._network import INFERENCE, is_finite
 from fastmlp._backends._numba._philox import DRAWN_ROWS, draw_scales, drawn
@@ -140,12 +139,7 @@ def lane_targets(t: Lanes, n: int) -> None:
         e = member_of(t, lane).examples
         y = e.y + t.rows[lane] * e.y_row
         for j in range(n):
-            to = t.targets + (j * lanes(t.x) + lane)
-            place = y + j * e.y_column
-            if is_own_type(e.y_type, to):
-                to[0] = reals_at(place, to)[0]
-            else:
-                convert_row(to, place, e.y_column, e.y_type, 1)
+            t.targets[j * lanes(t.x) + lane] = convert_number(y + j * e.y_column, e.y_type, t.x)
 
 
 @kernel

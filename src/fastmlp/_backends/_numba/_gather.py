@@ -34,22 +34,15 @@ def example_row(e: Examples, i: int) -> int:
 
 
 @inline
-def is_own_type(code: int, like: Reals) -> bool:
-    return code == pick(is_single(like), FLOAT32, FLOAT64)
-
-
-FEW_NUMBERS = 8  # are copied sooner than memcpy is called
+def is_own_type(code: int, column_stride: int, like: Reals) -> bool:
+    """Whether numbers are reals side by side."""
+    return code == pick(is_single(like), FLOAT32, FLOAT64) and column_stride == size_of_real(like)
 
 
 @kernel
-def convert_row(to: Reals, source: Bytes, column_stride: int, code: int, n: int) -> None:
-    if is_own_type(code, to) and column_stride == size_of_real(to):
-        if n < FEW_NUMBERS:
-            reals = reals_at(source, to)
-            for j in range(n):
-                to[j] = reals[j]
-        else:
-            copy_reals(to, reals_at(source, to), n)
+def convert_long_row(to: Reals, source: Bytes, column_stride: int, code: int, n: int) -> None:
+    if is_own_type(code, column_stride, to):
+        copy_reals(to, reals_at(source, to), n)
     elif code == FLOAT32:
         for j in range(n):
             to[j] = as_real(float32_at(source + j * column_stride), to)
@@ -59,6 +52,28 @@ def convert_row(to: Reals, source: Bytes, column_stride: int, code: int, n: int)
     else:
         for j in range(n):
             to[j] = as_real(int64_at(source + j * column_stride), to)
+
+
+FEW_NUMBERS = 8  # are copied sooner than a function is called
+
+
+@inline
+def convert_row(to: Reals, source: Bytes, column_stride: int, code: int, n: int) -> None:
+    if n >= FEW_NUMBERS or not is_own_type(code, column_stride, to):
+        convert_long_row(to, source, column_stride, code, n)
+    else:
+        reals = reals_at(source, to)
+        for j in range(n):
+            to[j] = reals[j]
+
+
+@inline
+def convert_number(source: Bytes, code: int, like: Reals) -> float:
+    if code == FLOAT32:
+        return as_real(float32_at(source), like)
+    if code == FLOAT64:
+        return as_real(float64_at(source), like)
+    return as_real(int64_at(source), like)
 
 
 CROWDED_STRIDE = 2048  # rows so many bytes apart share a few sets of the cache
@@ -122,8 +137,7 @@ def input_rows(
     reads them well, else in ``buffer``, to which rows begin .. end - 1 are brought; and elements from row to row."""
     if (
         not is_set(e.order)
-        and is_own_type(e.x_type, buffer)
-        and e.x_column == size_of_real(buffer)
+        and is_own_type(e.x_type, e.x_column, buffer)
         and e.x_row >= 0
         and (e.x_row % CROWDED_STRIDE != 0 or block_rows < 8)
     ):

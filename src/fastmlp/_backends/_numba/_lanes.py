@@ -19,7 +19,6 @@ from fastmlp._backends._numba._memory import (
     integers_at,
     is_set,
     reals_at,
-    size_of_real,
 )
 from fastmlp._backends._numba._structs import (
     ADAM,
@@ -206,7 +205,7 @@ def gather_lanes(t: Lanes, first: int, rows: int) -> None:
     n_in = t.plan.layers.n_in
     width = lanes(t.x)
     shared = t.members.examples
-    is_direct = is_own_type(shared.x_type, t.x) and shared.x_column == size_of_real(t.x)
+    is_direct = is_own_type(shared.x_type, shared.x_column, t.x)
     for i in range(rows):
         x = t.x + i * n_in * width
         for k in range(0, n_in, width):

@@ -27,7 +27,7 @@ from fastmlp._backends._numba._elementary import (
     logarithm,
     logistic,
 )
-from fastmlp._backends._numba._gather import convert_row, example_row
+from fastmlp._backends._numba._gather import convert_number, convert_row, example_row
 from fastmlp._backends._numba._memory import as_double, as_real, copy_reals, int64_at, is_set
 from fastmlp._backends._numba._structs import (
     BCE,
@@ -245,7 +245,7 @@ def element_column(
         rows = smaller(lanes(z), end - i)
         for j in range(rows):
             logit[j] = z[(i + j) * leading]
-            convert_row(target + j, e.y + example_row(e, first + i + j) * e.y_row, e.y_column, e.y_type, 1)
+            target[j] = convert_number(e.y + example_row(e, first + i + j) * e.y_row, e.y_type, target)
         value, slope = element_loss(loss, activation, load(logit), load(target))
         store(logit, value + zero)
         store(derivative, slope)

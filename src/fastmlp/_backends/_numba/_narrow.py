@@ -8,10 +8,11 @@ from fastmlp._backends._numba._activation import (
 )
 from fastmlp._backends._numba._compiler import inline, kernel
 from fastmlp._backends._numba._dense import (
-    ADD_GRADIENT,
+    STORE_GRADIENT,
     UPDATE_PARAMETERS,
     BackwardScratch,
     GradientSink,
+    is_plain_sgd,
     pack_transposed,
 )
 from fastmlp._backends._numba._memory import copy_reals, is_set
@@ -70,16 +71,24 @@ def narrow_transposed(layer: Layer, parameters: Reals, transposed: Reals) -> Non
 
 
 @kernel
-def narrow_sink(sink: GradientSink, is_weight: bool, rows: int, gradients: Reals, at: int, leading: int) -> None:
-    """What becomes of the gradients of some rows of a layer's matrix."""
-    if sink.use == UPDATE_PARAMETERS:
-        update_rows(sink.update, is_weight, rows, 1, gradients, lanes(gradients), at, leading)
+def narrow_sink(sink: GradientSink, layer: Layer, gradients: Reals) -> None:
+    """What becomes of the gradients of a layer, its bias the last row. Plain SGD is not worth a call."""
+    n_in = layer.n_in
+    leading = layer.leading
+    at = layer.parameters
+    width = lanes(gradients)
+    is_update = sink.use == UPDATE_PARAMETERS
+    if is_update and not is_plain_sgd(sink):
+        update_rows(sink.update, True, n_in, 1, gradients, width, at, leading)
+        update_rows(sink.update, False, 1, 1, gradients + n_in * width, width, at + n_in * leading, leading)
         return
-    for k in range(rows):
-        to = sink.gradients + (at + k * leading)
-        gradient = load(gradients + k * lanes(gradients))
-        if sink.use == ADD_GRADIENT:
-            gradient = gradient + load(to)
+    arena = sink.parameters if is_update else sink.gradients
+    rate = splat(-sink.update.rate if is_update else 1.0, gradients)
+    for k in range(n_in + 1):
+        to = arena + (at + k * leading)
+        gradient = load(gradients + k * width)
+        if sink.use != STORE_GRADIENT:
+            gradient = multiply_add(rate, gradient, load(to))
         store(to, gradient)
 
 
@@ -100,22 +109,20 @@ def narrow_backward(
     leading = layer.leading
     n_in = layer.n_in
     n_out = layer.n_out
-    at = layer.parameters
     reaches_below = is_set(below) or is_set(dx)
     tile = scratch.tile
     if reaches_below:
-        narrow_transposed(layer, sink.parameters + at, scratch.column)
-    bias = splat(0.0, a)
-    for i in range(rows):
-        bias = bias + load(dz + i * leading)
+        narrow_transposed(layer, sink.parameters + layer.parameters, scratch.column)
     for k in range(n_in):
         total = splat(0.0, a)
         for i in range(rows):
             total = multiply_add(splat(a[i * a_leading + k], a), load(dz + i * leading), total)
         store(tile + k * lanes(a), total)
-    narrow_sink(sink, True, n_in, tile, at, leading)
-    store(tile, bias)
-    narrow_sink(sink, False, 1, tile, at + n_in * leading, leading)
+    bias = splat(0.0, a)
+    for i in range(rows):
+        bias = bias + load(dz + i * leading)
+    store(tile + n_in * lanes(a), bias)
+    narrow_sink(sink, layer, tile)
     if not reaches_below:
         return
     for i in range(rows):
