@@ -47,7 +47,7 @@ INLINE void lane_tile(const int rows, const int columns, const lane_product *p) 
     for (int i = 0; i < rows; i++)
         UNROLL
         for (int j = 0; j < columns; j++) sum[i][j] = load(p->start + j * p->start_column);
-#pragma GCC unroll 1
+    ROLLED
     for (int64_t k = 0; k < p->depth; k++) {
         vector row[LANE_COLUMNS];
         UNROLL

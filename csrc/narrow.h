@@ -4,13 +4,6 @@
 
 enum { NARROW_ROWS = 16 };
 
-/* Before a loop of so few turns: gcc would peel all of them, whose addresses it then works out beforehand. */
-#if defined(__clang__)
-#define ROLLED _Pragma("clang loop unroll(disable)")
-#else
-#define ROLLED _Pragma("GCC unroll 1")
-#endif
-
 INLINE int is_narrow(int64_t rows, const fastmlp_layer *layer) { return rows <= NARROW_ROWS && layer->n_in <= LANES && layer->n_out <= LANES; }
 
 /* As dense_forward. */

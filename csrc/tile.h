@@ -169,7 +169,7 @@ INLINE void tile_multiply(const tile_kind kind, const int rows, const int vector
     }
     const int is_added = kind == COLUMNS_OF_A && p->scale != 0;
     const int64_t last = left < LAST ? 0 : LAST;
-#pragma GCC unroll 1
+    ROLLED
     for (; left > last; left--) {
         tile_step(kind, rows, vectors, 0, &at, sum);
         tile_advance(kind, pointers, 1, &at);
