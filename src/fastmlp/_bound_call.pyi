@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+def address(array: np.ndarray | None, /) -> int: ...
 def bind_forward(
     kernel: int,
     call: int,

@@ -55,7 +55,8 @@ def check_training_data(
 ) -> TrainingData:
     """The examples to train on. What an engine cannot read of X stays as it is, to be converted in pieces."""
     architecture = net._architecture
-    sliced = [is_sliced(part) and (reading.in_blocks or not reading.shuffles) for part in (X, y, sample_weight)]
+    in_slices = reading.in_blocks or not reading.shuffles
+    sliced = [in_slices and is_sliced(part) for part in (X, y, sample_weight)]
     rows = X if sliced[0] else check_rows(X, architecture.layer_sizes[0], architecture.dtype)
     if sliced[0]:
         check_sliced(X, architecture.layer_sizes[0])

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastmlp import _guards
 from fastmlp._architecture import Architecture
+from fastmlp._backends._addresses import address
 from fastmlp._backends._compiled_derivatives import CompiledDerivatives, DerivativeKernels
 from fastmlp._backends._engine import BoundForward, Examples, RepeatStep, Schedule, unknown
 from fastmlp._backends._kept_calls import KeptCalls
@@ -16,7 +17,6 @@ from fastmlp._backends._plan import (
     INFERENCE_ROWS,
     TRAINING_ROWS,
     Plan,
-    address,
     call_record,
     examples_record,
     readable,

@@ -5,9 +5,10 @@ from typing import Protocol
 import numpy as np
 
 from fastmlp._architecture import Architecture
+from fastmlp._backends._addresses import address
 from fastmlp._backends._derivative_plan import DerivativePlan
 from fastmlp._backends._engine import Examples
-from fastmlp._backends._plan import address, examples_record, readable
+from fastmlp._backends._plan import examples_record, readable
 from fastmlp._layout import Layout
 
 

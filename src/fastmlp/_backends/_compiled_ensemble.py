@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastmlp._architecture import Architecture
+from fastmlp._backends._addresses import address
 from fastmlp._backends._compiled import Kernels, draw_orders
 from fastmlp._backends._engine import Examples, MembersSchedule, Schedule
 from fastmlp._backends._plan import (
@@ -18,7 +19,6 @@ from fastmlp._backends._plan import (
     TRAINEE,
     TRAINING_ROWS,
     Plan,
-    address,
     ensemble_workspace,
     examples_record,
     readable,

@@ -3,7 +3,8 @@
 import numpy as np
 
 from fastmlp._architecture import Architecture
-from fastmlp._backends._plan import Plan, address
+from fastmlp._backends._addresses import address
+from fastmlp._backends._plan import Plan
 from fastmlp._layout import Layout
 
 LAYER_DERIVATIVES = np.dtype([("weights", "i8"), ("direction", "i8"), ("tangent", "i8"), ("bend", "i8")])

@@ -1,10 +1,10 @@
 """What the compiled kernels know of a net: records of 8-byte fields, which csrc/fastmlp.h defines."""
 
-import _cffi_backend
 import numpy as np
 
 from fastmlp._activations import ACTIVATION_CODES
 from fastmlp._architecture import Architecture
+from fastmlp._backends._addresses import address
 from fastmlp._backends._engine import Schedule
 from fastmlp._layout import LINE_BYTES, Layout, aligned_zeros, guard_inside, leading_dimension
 from fastmlp._losses import LOSS_CODES
@@ -203,22 +203,6 @@ class Plan:
         workspace[start : start + self._line] = 1
         guard_inside(workspace, self._gaps)
         return workspace
-
-
-_FFI = _cffi_backend.FFI()
-_ADDRESS = _FFI.typeof("intptr_t")
-
-
-def address(array: np.ndarray | None) -> int:
-    """Where an array's memory begins; 0 for none.
-
-    cffi tells in a third of the time that NumPy takes, of arrays that are one piece of memory.
-    """
-    if array is None:
-        return 0
-    if array.flags.c_contiguous:
-        return int(_FFI.cast(_ADDRESS, _FFI.from_buffer(array)))
-    return array.ctypes.data
 
 
 def examples_record(

@@ -12,8 +12,8 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from fastmlp._backends._addresses import address
 from fastmlp._backends._numba._places import Places
-from fastmlp._backends._plan import address
 
 _MEMBER = np.dtype([("index", "i8"), ("count", "i8"), ("arrived", "u8"), ("meetings", "u8"), ("give_way", "u8")])
 
