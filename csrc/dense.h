@@ -8,6 +8,8 @@ enum {
     /* a product is cut so that its a (rows x depth) and one column of its b stay in the caches: 240 KB and 20 KB */
     BLOCK_ROWS = 192,
     BLOCK_DEPTH = 1280 / sizeof(real),
+    PACKED_OUTPUTS = VECTOR_BYTES == 64 ? INT32_MAX : 1024, /* a block of x is packed where so many outputs read it: 4 x 2048 +3 % */
+    PACKED_ROW = BLOCK_DEPTH + LINE_LANES, /* an odd number of lines */
     PACKED_COLUMNS = 256, /* a panel of inputs nobody writes over too early is packed where layers have more */
     STREAMED_COLUMNS = 256, /* one example goes through layers from here on row by row */
 };
@@ -39,8 +41,8 @@ static void dense_forward_row(const fastmlp_layer *layer, const real *x, const r
     }
 }
 
-/* z = f(x W^T + b) over some rows. With `factor` (leading as z) f'(z) is kept there. */
-static void dense_forward(int64_t all_rows, const fastmlp_layer *layer, int64_t activation, const real *x, int64_t x_leading, const real *parameters, real *z, real *factor) {
+/* z = f(x W^T + b) over some rows. With `factor` (leading as z) f'(z) is kept there. `packed`: a place for a block of x. */
+static void dense_forward(int64_t all_rows, const fastmlp_layer *layer, int64_t activation, const real *x, int64_t x_leading, const real *parameters, real *packed, real *z, real *factor) {
     const int64_t leading = layer->leading, vectors = whole_vectors(layer->n_out);
     if (all_rows == 1 && layer->n_out >= STREAMED_COLUMNS) {
         dense_forward_row(layer, x, parameters, z);
@@ -54,13 +56,20 @@ static void dense_forward(int64_t all_rows, const fastmlp_layer *layer, int64_t 
         const int64_t rows = row.to - row.from;
         for (int64_t d = 0; d < depth_blocks; d++) {
             const range k = part_of(layer->n_in, depth_blocks, d, UNROLLED);
+            const real *a = x + row.from * x_leading + k.from;
+            int64_t a_leading = x_leading;
+            if (layer->n_out >= PACKED_OUTPUTS) {
+                for (int64_t i = 0; i < rows; i++) __builtin_memcpy(packed + i * PACKED_ROW, a + i * x_leading, (size_t)(k.to - k.from) * sizeof(real));
+                a = packed;
+                a_leading = PACKED_ROW;
+            }
             for (int64_t j = 0, step; j < vectors; j += step) {
                 const int64_t tile = next_tile_vectors(rows, layer->n_out - j * LANES);
                 step = touched(tile);
                 const real *b = parameters + k.from * leading + j * LANES;
                 real *c = z + row.from * leading + j * LANES;
                 multiply(ROWS_OF_A, rows, tile, &(product){
-                    .a = x + row.from * x_leading + k.from, .a_stride = x_leading,
+                    .a = a, .a_stride = a_leading,
                     .b = b, .b_row = leading, .next = b + step * LANES, .next_row = leading, .next_rows = k.to - k.from,
                     .start = d == 0 ? parameters + layer->n_in * leading + j * LANES : c, .start_row = d == 0 ? 0 : leading,
                     .c = c, .c_row = leading, .depth = k.to - k.from,
@@ -86,11 +95,11 @@ typedef struct {
 /* Plain steps of SGD: w + (-rate) dL/dw. */
 INLINE int is_plain_sgd(const gradient_sink *sink) { return sink->use == UPDATE_PARAMETERS && sink->update->code == SGD && is_plain(sink->update); }
 
-/* What one thread needs beside: a line of ones and then zeros, and places for a panel of inputs, for a column of W^T, and
+/* What one thread needs beside: a line of ones and then zeros, and places for a panel of inputs, for a block of W^T, and
  * for what tiles compute. */
 typedef struct {
     const real *constants;
-    real *panel, *column, *tile;
+    real *panel, *transposed, *tile;
     fetched_rows *fetched; /* or NULL */
 } backward_scratch;
 
@@ -137,12 +146,11 @@ static void dense_weight_gradient(int64_t rows, const fastmlp_layer *layer, rang
 }
 
 /* packed[k][u] = parameters of unit u and output k of some units and outputs: a block of W^T, zero beyond the units. */
-static const real *pack_transposed(int64_t units, int64_t outputs, int64_t vectors, const real *parameters, int64_t leading, real *packed) {
+static void pack_transposed(int64_t units, int64_t outputs, int64_t vectors, const real *parameters, int64_t leading, real *packed) {
     const int64_t row = vectors * LANES;
     for (int64_t u = 0; u < row; u += LANES)
         for (int64_t k = 0; k < outputs; k += LANES)
             transpose_block(parameters + u * leading + k, leading, units - u, packed + k * row + u, row);
-    return packed;
 }
 
 /* dL/da of a panel of the layer's input units; and through the activation below in place over its outputs a, or (without
@@ -150,30 +158,33 @@ static const real *pack_transposed(int64_t units, int64_t outputs, int64_t vecto
 static void dense_input_gradient(int64_t all_rows, const fastmlp_layer *layer, const fastmlp_layer *below, range panel, const real *dz, const real *parameters, const backward_scratch *scratch, real *a, const real *factor, real *dx) {
     const int64_t units = panel.to - panel.from, vectors = whole_vectors(units), leading = layer->leading;
     const int64_t row_blocks = parts_of(all_rows, BLOCK_ROWS), depth_blocks = parts_of(layer->n_out, BLOCK_DEPTH);
-    for (int64_t r = 0; r < row_blocks; r++) {
-        const range row = part_of(all_rows, row_blocks, r, MAX_TILE_ROWS);
-        const int64_t rows = row.to - row.from;
-        for (int64_t d = 0; d < depth_blocks; d++) {
-            const range k = part_of(layer->n_out, depth_blocks, d, LANES);
+    for (int64_t d = 0; d < depth_blocks; d++) {
+        const range k = part_of(layer->n_out, depth_blocks, d, LANES);
+        pack_transposed(units, k.to - k.from, vectors, parameters + panel.from * leading + k.from, leading, scratch->transposed);
+        for (int64_t r = 0; r < row_blocks; r++) {
+            const range row = part_of(all_rows, row_blocks, r, MAX_TILE_ROWS);
+            const int64_t rows = row.to - row.from;
+            real *gradients = scratch->tile + row.from * PANEL;
             for (int64_t j = 0, step; j < vectors; j += step) {
                 const int64_t tile = next_tile_vectors(rows, units - j * LANES);
                 step = touched(tile);
-                real *c = scratch->tile + j * LANES;
+                real *c = gradients + j * LANES;
                 multiply(ROWS_OF_A, rows, tile, &(product){
                     .a = dz + row.from * leading + k.from, .a_stride = leading,
-                    .b = pack_transposed(units - j * LANES, k.to - k.from, step, parameters + (panel.from + j * LANES) * leading + k.from, leading, scratch->column), .b_row = step * LANES,
+                    .b = scratch->transposed + j * LANES, .b_row = vectors * LANES,
                     .start = d == 0 ? scratch->constants + LINE_LANES : c, .start_row = d == 0 ? 0 : PANEL,
                     .c = c, .c_row = PANEL, .depth = k.to - k.from, .next = dz, .fetched = scratch->fetched,
                 });
             }
+            if (d + 1 < depth_blocks) continue;
+            if (below) {
+                const int64_t at = row.from * below->leading + panel.from;
+                if (factor) chain_rows_by_factor(rows, vectors, gradients, PANEL, factor + at, a + at, below->leading);
+                else chain_rows(below->activation, rows, vectors, gradients, PANEL, a + at, below->leading);
+            } else
+                for (int64_t i = 0; i < rows; i++)
+                    __builtin_memcpy(dx + (row.from + i) * layer->n_in + panel.from, gradients + i * PANEL, (size_t)units * sizeof(real));
         }
-        if (below) {
-            const int64_t at = row.from * below->leading + panel.from;
-            if (factor) chain_rows_by_factor(rows, vectors, scratch->tile, PANEL, factor + at, a + at, below->leading);
-            else chain_rows(below->activation, rows, vectors, scratch->tile, PANEL, a + at, below->leading);
-        } else
-            for (int64_t i = 0; i < rows; i++)
-                __builtin_memcpy(dx + (row.from + i) * layer->n_in + panel.from, scratch->tile + i * PANEL, (size_t)units * sizeof(real));
     }
 }
 

@@ -40,8 +40,9 @@ typedef struct {
     /* one for each thread, member_stride apart */
     int64_t target; /* two rows of the last layer: one of targets, one to work with */
     int64_t panel;  /* a panel of inputs, (PANEL, block_rows) */
-    int64_t column; /* a column of W^T: (BLOCK_DEPTH, MAX_TILE_VECTORS vectors) */
-    int64_t tile;   /* what tiles of the backward pass are computed in */
+    int64_t transposed; /* a block of W^T: (BLOCK_DEPTH, PANEL) */
+    int64_t tile;       /* what tiles of the backward pass are computed in: (block_rows, PANEL), or (PANEL, a tile's vectors) */
+    int64_t packed;     /* a block of inputs: (BLOCK_ROWS, PACKED_ROW), where a layer has PACKED_OUTPUTS */
     int64_t member_stride;
     int64_t own_blocks; /* whether all the rest is there for each thread, too: then threads can take whole blocks */
     int64_t arena_size;

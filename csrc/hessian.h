@@ -14,8 +14,9 @@ static void forward_with_tangents(network *net, const fastmlp_derivatives *d, in
         const int64_t leading = layer->leading, skipped = mine.from * leading;
         const real *weights = net->parameters + layer->parameters;
         real *z = output_of(net, layer) + skipped, *tangent = net->workspace + d->layers[l].tangent + skipped;
-        dense_forward(rows, layer, IDENTITY, x, x_leading, weights, z, NULL);
-        dense_forward(rows, layer, IDENTITY, x, x_leading, direction + layer->parameters, tangent, NULL);
+        real *packed = scratch_at(net, plan->packed);
+        dense_forward(rows, layer, IDENTITY, x, x_leading, weights, packed, z, NULL);
+        dense_forward(rows, layer, IDENTITY, x, x_leading, direction + layer->parameters, packed, tangent, NULL);
         if (x_tangent) multiply_rows(net, rows, layer->n_in, layer->n_out, x_tangent, x_leading, weights, leading, tangent, 1);
         if (l < plan->n_layers - 1)
             bend_rows(layer->activation, rows, whole_vectors(layer->n_out), z, net->workspace + layer->factor + skipped, tangent, net->workspace + d->layers[l].bend + skipped, leading);
@@ -123,7 +124,7 @@ static void add_gradient_tangents(const network *net, const fastmlp_derivatives 
     const backward_scratch scratch = {
         .constants = net->workspace + plan->constants,
         .panel = scratch_at(net, plan->panel),
-        .column = scratch_at(net, plan->column),
+        .transposed = scratch_at(net, plan->transposed),
         .tile = scratch_at(net, plan->tile),
     };
     const gradient_sink further = {ADD_GRADIENT, sink.gradients, sink.parameters, NULL};

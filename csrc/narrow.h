@@ -56,8 +56,8 @@ static void narrow_sink(const gradient_sink *sink, const fastmlp_layer *layer, c
 static void narrow_backward(int64_t rows, const fastmlp_layer *layer, const fastmlp_layer *below, real *a, int64_t a_leading, const real *factor, const real *dz, real *dx, const backward_scratch *scratch, const gradient_sink *sink) {
     const int64_t leading = layer->leading, n_in = layer->n_in, n_out = layer->n_out;
     const int reaches_below = below || dx;
-    const real *transposed = scratch->column;
-    if (reaches_below) narrow_transposed(layer, sink->parameters + layer->parameters, scratch->column);
+    const real *transposed = scratch->transposed;
+    if (reaches_below) narrow_transposed(layer, sink->parameters + layer->parameters, scratch->transposed);
     ROLLED
     for (int64_t k = 0; k < n_in; k++) {
         vector sum = splat(0);

@@ -70,7 +70,7 @@ static void network_forward(network *net, int64_t first, int64_t block_rows, int
         const int64_t activation = is_last ? IDENTITY : layer->activation;
         const real *parameters = net->parameters + layer->parameters;
         if (is_narrow(rows, layer)) narrow_forward(rows, layer, activation, x, x_leading, parameters, z, factor);
-        else dense_forward(rows, layer, activation, x, x_leading, parameters, z, factor);
+        else dense_forward(rows, layer, activation, x, x_leading, parameters, scratch_at(net, plan->packed), z, factor);
         if (dropout_step >= 0 && layer->dropout_from > 0)
             drop_rows(plan->seed, dropout_step, l + 1, layer, batch_row + mine.from, rows, z, factor);
         x = z;
@@ -85,7 +85,7 @@ static void network_backward(const network *net, int64_t rows, real *dx, const g
     const backward_scratch scratch = {
         .constants = net->workspace + plan->constants,
         .panel = scratch_at(net, plan->panel),
-        .column = scratch_at(net, plan->column),
+        .transposed = scratch_at(net, plan->transposed),
         .tile = scratch_at(net, plan->tile),
         .fetched = net->fetched,
     };

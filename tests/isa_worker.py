@@ -35,7 +35,9 @@ def check(backend):
             test_forward.test_forward_of_odd_shapes(backend, dtype, sizes)
             test_gradients.test_odd_shapes(backend, dtype, sizes)
         test_forward.test_compiled_forward_does_not_depend_on_the_batch(backend, dtype, (33, 65, 50, 7))
+        test_forward.test_forward_of_layers_whose_inputs_are_packed(backend, dtype, 205)
         test_gradients.test_batches_over_one_block(backend, dtype, 1300)
+        test_gradients.test_wide_layers(backend, dtype, (61, 70, 1030, 3), 400)
         for n in (7, 513):
             for optimizer in ("nesterov", "adamw", "rmsprop"):
                 test_step.test_step_equals_its_halves(backend, dtype, optimizer, n)

@@ -69,6 +69,13 @@ def test_forward_of_wide_layers(backend, dtype):
     assert_close(net.forward(X), oracle.fast_forward(reference, X), dtype, scale=10)
 
 
+@pytest.mark.parametrize("n", [1, 9, 205])
+def test_forward_of_layers_whose_inputs_are_packed(backend, dtype, n):
+    net, reference = make_net((333, 1030, 1024, 5), activation="tanh", dtype=dtype, backend=backend)
+    X, _ = make_examples(net, n)
+    assert_close(net.forward(X), oracle.fast_forward(reference, X), dtype, scale=10)
+
+
 def test_layer_outputs(backend, dtype):
     net, reference = make_net((3, 6, 4, 2), activation=("relu", "silu"), dtype=dtype, backend=backend)
     X, _ = make_examples(net, 5)

@@ -76,9 +76,10 @@ def test_batches_over_one_block(backend, dtype, n):
     check_against_oracle(net, reference, X, y, scale=2)
 
 
-def test_wide_layers(backend, dtype):
-    net, reference = make_net((300, 257, 130), activation="sigmoid", dtype=dtype, backend=backend)
-    X, y = make_examples(net, 30)
+@pytest.mark.parametrize("sizes, n", [((300, 257, 130), 30), ((61, 70, 1030, 3), 400)])
+def test_wide_layers(backend, dtype, sizes, n):
+    net, reference = make_net(sizes, activation="sigmoid", dtype=dtype, backend=backend)
+    X, y = make_examples(net, n)
     check_against_oracle(net, reference, X, y, scale=4)
 
 

@@ -41,8 +41,9 @@ _PLAN = [
     ("partial", "i8"),
     ("target", "i8"),
     ("panel", "i8"),
-    ("column", "i8"),
+    ("transposed", "i8"),
     ("tile", "i8"),
+    ("packed", "i8"),
     ("member_stride", "i8"),
     ("own_blocks", "i8"),
     ("arena_size", "i8"),
@@ -108,6 +109,7 @@ LARGEST_OF_OWN_BLOCKS = 2**17
 _PANEL_LINES = 3  # csrc/dense.h
 _BLOCK_ROWS = 192
 _BLOCK_DEPTH_LINES = 1280 // LINE_BYTES
+_PACKED_OUTPUTS = 1024
 _MAX_TILE_LINES = 8  # csrc/tile.h: the widest tile
 _ENSEMBLE_LINES = 97  # _numba/_lanes.py: begin_lanes
 
@@ -150,8 +152,10 @@ class Plan:
         plan["constants"] = self._take(line + _MAX_TILE_LINES * line)
         plan["target"] = self._take(2 * layout.leading[-1])
         plan["panel"] = self._take(rows * _PANEL_LINES * line)
-        plan["column"] = self._take(_BLOCK_DEPTH_LINES * line * _MAX_TILE_LINES * line)
-        plan["tile"] = self._take(max(_BLOCK_ROWS * _PANEL_LINES, _PANEL_LINES * line * _MAX_TILE_LINES) * line)
+        plan["transposed"] = self._take(_BLOCK_DEPTH_LINES * line * _PANEL_LINES * line)
+        plan["tile"] = self._take(max(rows, _MAX_TILE_LINES * line) * _PANEL_LINES * line)
+        if max(architecture.layer_sizes[1:]) >= _PACKED_OUTPUTS:
+            plan["packed"] = self._take(_BLOCK_ROWS * (_BLOCK_DEPTH_LINES + 1) * line)
         plan["own_blocks"] = own_blocks = own_blocks and n_threads > 1 and layout.size <= LARGEST_OF_OWN_BLOCKS
         if not own_blocks:
             plan["member_stride"] = self._repeat(int(plan["target"]), n_threads)

@@ -18,7 +18,7 @@ from fastmlp._backends._numba._compiler import inline, kernel
 from fastmlp._backends._numba._gather import FETCHED_ROWS
 from fastmlp._backends._numba._memory import Pointer, Struct, constructor, copy_reals, is_set, size_of_real
 from fastmlp._backends._numba._structs import SGD, Layer, Reals
-from fastmlp._backends._numba._tile import multiply, next_tile_vectors, product, tile_registers, touched
+from fastmlp._backends._numba._tile import has_halves, multiply, next_tile_vectors, product, tile_registers, touched
 from fastmlp._backends._numba._tile_code import COLUMNS_OF_A, MAX_TILE_ROWS, ROWS_OF_A, UNROLLED
 from fastmlp._backends._numba._update import is_plain, update_rows, update_step_struct
 from fastmlp._backends._numba._vector import (
@@ -37,6 +37,7 @@ from fastmlp._backends._numba._vector import (
 # A product is cut so that its a (rows x depth) and one column of its b stay in the caches: 240 KB and 20 KB.
 BLOCK_ROWS = 192
 BLOCK_DEPTH_BYTES = 1280
+PACKED_OUTPUTS = 1024  # a block of x is packed where so many outputs read it, under vectors of less than 64 bytes
 PACKED_COLUMNS = 256  # a panel of inputs nobody writes over too early is packed where layers have more
 STREAMED_COLUMNS = 256  # one example goes through layers from here on row by row
 
@@ -51,6 +52,12 @@ def panel_units(like: Reals) -> int:
 def block_depth(like: Reals) -> int:
     """BLOCK_DEPTH"""
     return BLOCK_DEPTH_BYTES // size_of_real(like)
+
+
+@inline
+def packed_row(like: Reals) -> int:
+    """PACKED_ROW: an odd number of lines"""
+    return block_depth(like) + line_lanes(like)
 
 
 @inline
@@ -108,10 +115,12 @@ def dense_forward(
     x: Reals,
     x_leading: int,
     parameters: Reals,
+    packed: Reals,
     z: Reals,
     factor: Reals,
 ) -> None:
-    """z = f(x W^T + b) over some rows. With ``factor`` (leading as z) f'(z) is kept there."""
+    """z = f(x W^T + b) over some rows. With ``factor`` (leading as z) f'(z) is kept there. ``packed``: a place for a
+    block of x."""
     leading = layer.leading
     vectors = whole_vectors(layer.n_out, x)
     bias = parameters + layer.n_in * leading
@@ -130,6 +139,13 @@ def dense_forward(
         for d in range(depth_blocks):
             k, k_end = part_of(layer.n_in, depth_blocks, d, UNROLLED)
             depth = k_end - k
+            a = x + (row * x_leading + k)
+            a_leading = x_leading
+            if layer.n_out >= PACKED_OUTPUTS and not has_halves():
+                a_leading = packed_row(x)
+                for i in range(rows):
+                    copy_reals(packed + i * a_leading, a + i * x_leading, depth)
+                a = packed
             j = 0
             while j < vectors:
                 at = j * lanes(x)
@@ -138,7 +154,7 @@ def dense_forward(
                 b = parameters + (k * leading + at)
                 c = z + (row * leading + at)
                 p = product(
-                    a=x + (row * x_leading + k), a_stride=x_leading,
+                    a=a, a_stride=a_leading,
                     b=b, b_row=leading, next=b + step * lanes(x), next_row=leading, next_rows=depth,
                     start=bias + at if d == 0 else c, start_row=0 if d == 0 else leading,
                     c=c, c_row=leading, depth=depth, scale=0.0, fetched=0,
@@ -189,7 +205,7 @@ def backward_scratch_struct(real: Any) -> Struct:
         {
             "constants": Pointer(real),  # a line of ones and then zeros
             "panel": Pointer(real),  # a panel of inputs
-            "column": Pointer(real),  # a column of W^T
+            "transposed": Pointer(real),  # a block of W^T
             "tile": Pointer(real),  # what tiles compute
             "fetched": Pointer(FETCHED_ROWS),  # or null
         },
@@ -273,14 +289,13 @@ def dense_weight_gradient(
 
 
 @kernel
-def pack_transposed(units: int, outputs: int, vectors: int, parameters: Reals, leading: int, column: Reals) -> Reals:
-    """column[k][u] = parameters of unit u and output k of some units and outputs: a block of W^T, zero beyond the
+def pack_transposed(units: int, outputs: int, vectors: int, parameters: Reals, leading: int, packed: Reals) -> None:
+    """packed[k][u] = parameters of unit u and output k of some units and outputs: a block of W^T, zero beyond the
     units."""
-    row = vectors * lanes(column)
-    for u in range(0, row, lanes(column)):
-        for k in range(0, outputs, lanes(column)):
-            transpose_block(parameters + (u * leading + k), leading, units - u, column + (k * row + u), row)
-    return column
+    row = vectors * lanes(packed)
+    for u in range(0, row, lanes(packed)):
+        for k in range(0, outputs, lanes(packed)):
+            transpose_block(parameters + (u * leading + k), leading, units - u, packed + (k * row + u), row)
 
 
 @kernel
@@ -304,37 +319,38 @@ def dense_input_gradient(
     tile_row = panel_units(dz)
     row_blocks = parts_of(all_rows, BLOCK_ROWS)
     depth_blocks = parts_of(layer.n_out, block_depth(dz))
-    for r in range(row_blocks):
-        row, row_end = part_of(all_rows, row_blocks, r, MAX_TILE_ROWS)
-        rows = row_end - row
-        for d in range(depth_blocks):
-            k, k_end = part_of(layer.n_out, depth_blocks, d, lanes(dz))
-            depth = k_end - k
+    for d in range(depth_blocks):
+        k, k_end = part_of(layer.n_out, depth_blocks, d, lanes(dz))
+        depth = k_end - k
+        pack_transposed(units, depth, vectors, parameters + (first * leading + k), leading, scratch.transposed)
+        for r in range(row_blocks):
+            row, row_end = part_of(all_rows, row_blocks, r, MAX_TILE_ROWS)
+            rows = row_end - row
+            gradients = scratch.tile + row * tile_row
             j = 0
             while j < vectors:
                 at = j * lanes(dz)
                 tile = next_tile_vectors(rows, units - at, dz)
-                step = touched(tile)
-                weights = parameters + ((first + at) * leading + k)
-                c = scratch.tile + at
+                c = gradients + at
                 p = product(
                     a=dz + (row * leading + k), a_stride=leading,
-                    b=pack_transposed(units - at, depth, step, weights, leading, scratch.column),
-                    b_row=step * lanes(dz), next=dz, next_row=0, next_rows=0,
+                    b=scratch.transposed + at, b_row=vectors * lanes(dz), next=dz, next_row=0, next_rows=0,
                     start=scratch.constants + line_lanes(dz) if d == 0 else c, start_row=0 if d == 0 else tile_row,
                     c=c, c_row=tile_row, depth=depth, scale=0.0, fetched=scratch.fetched,
                 )  # fmt: skip
                 multiply(ROWS_OF_A, rows, tile, p)
-                j += step
-        if is_set(below):
-            at = row * below.leading + first
-            if is_set(factor):
-                chain_rows_by_factor(rows, vectors, scratch.tile, tile_row, factor + at, a + at, below.leading)
+                j += touched(tile)
+            if d + 1 < depth_blocks:
+                continue
+            if is_set(below):
+                at = row * below.leading + first
+                if is_set(factor):
+                    chain_rows_by_factor(rows, vectors, gradients, tile_row, factor + at, a + at, below.leading)
+                else:
+                    chain_rows(below.activation, rows, vectors, gradients, tile_row, a + at, below.leading)
             else:
-                chain_rows(below.activation, rows, vectors, scratch.tile, tile_row, a + at, below.leading)
-        else:
-            for i in range(rows):
-                copy_reals(dx + ((row + i) * layer.n_in + first), scratch.tile + i * tile_row, units)
+                for i in range(rows):
+                    copy_reals(dx + ((row + i) * layer.n_in + first), gradients + i * tile_row, units)
 
 
 @kernel

@@ -88,8 +88,9 @@ def forward_with_tangents(
         weights = net.parameters + layer.parameters
         z = output_of(net, layer) + skipped
         tangent = net.workspace + (d.layers[number].tangent + skipped)
-        dense_forward(rows, layer, IDENTITY, x, x_leading, weights, z, null_like(z))
-        dense_forward(rows, layer, IDENTITY, x, x_leading, direction + layer.parameters, tangent, null_like(z))
+        packed = scratch_at(net, plan.packed)
+        dense_forward(rows, layer, IDENTITY, x, x_leading, weights, packed, z, null_like(z))
+        dense_forward(rows, layer, IDENTITY, x, x_leading, direction + layer.parameters, packed, tangent, null_like(z))
         if is_set(x_tangent):
             multiply_rows(net, rows, layer.n_in, layer.n_out, x_tangent, x_leading, weights, leading, tangent, True)
         if number < plan.n_layers - 1:
@@ -233,7 +234,7 @@ def add_gradient_tangents(net: Network, d: Derivatives, block_rows: int, sink: G
     scratch = backward_scratch(
         constants=net.workspace + plan.constants,
         panel=scratch_at(net, plan.panel),
-        column=scratch_at(net, plan.column),
+        transposed=scratch_at(net, plan.transposed),
         tile=scratch_at(net, plan.tile),
         fetched=0,
     )

@@ -112,7 +112,7 @@ def narrow_backward(
     reaches_below = is_set(below) or is_set(dx)
     tile = scratch.tile
     if reaches_below:
-        narrow_transposed(layer, sink.parameters + layer.parameters, scratch.column)
+        narrow_transposed(layer, sink.parameters + layer.parameters, scratch.transposed)
     for k in range(n_in):
         total = splat(0.0, a)
         for i in range(rows):
@@ -128,7 +128,7 @@ def narrow_backward(
     for i in range(rows):
         total = splat(0.0, a)
         for j in range(n_out):
-            total = multiply_add(splat(dz[i * leading + j], a), load(scratch.column + j * lanes(a)), total)
+            total = multiply_add(splat(dz[i * leading + j], a), load(scratch.transposed + j * lanes(a)), total)
         store(tile + i * lanes(a), total)
     if is_set(dx):
         for i in range(rows):

@@ -153,7 +153,8 @@ def network_forward(net: Network, first: int, block_rows: int, batch_row: int, d
         if is_narrow(rows, layer, z):
             narrow_forward(rows, layer, activation, x, x_leading, parameters, z, factor)
         else:
-            dense_forward(rows, layer, activation, x, x_leading, parameters, z, factor)
+            packed = scratch_at(net, plan.packed)
+            dense_forward(rows, layer, activation, x, x_leading, parameters, packed, z, factor)
         if dropout_step >= 0 and layer.dropout_from > 0:
             drop_rows(plan.seed, dropout_step, number + 1, layer, batch_row + begin, rows, z, factor)
         x = z
@@ -171,7 +172,7 @@ def network_backward(net: Network, rows: int, dx: Reals, sink: GradientSink) -> 
     scratch = backward_scratch(
         constants=net.workspace + plan.constants,
         panel=scratch_at(net, plan.panel),
-        column=scratch_at(net, plan.column),
+        transposed=scratch_at(net, plan.transposed),
         tile=scratch_at(net, plan.tile),
         fetched=net.fetched,
     )
