@@ -8,18 +8,22 @@ typedef struct {
     vector part[LINE_LANES];
 } lane_line;
 
-INLINE lane_line lane_line_of_zeros(void) {
-    lane_line l;
-    for (int i = 0; i < LINE_LANES; i++) l.part[i] = splat(0);
-    return l;
+/* How many parts of a line matter to n elements of a row: all that the tree reads. */
+INLINE int64_t lane_line_parts(int64_t n) {
+    int64_t parts = LINE_LANES;
+    while (parts / 2 >= n) parts /= 2;
+    return parts;
+}
+
+/* Of several hundred bytes at once gcc makes a `rep stos`: a third of the loss of 4 outputs. */
+INLINE void clear_lane_line(lane_line *l, int64_t n) {
+    for (int64_t i = 0; i < lane_line_parts(n); i = opaque(i + 1)) l->part[i] = splat(0);
 }
 
 /* The sum of what n elements of a row left in a line; parts that none of them reached are zero. */
 INLINE vector lane_line_sum(lane_line *l, int64_t n) {
-    int width = LINE_LANES;
-    while (width / 2 >= n) width /= 2;
-    for (width /= 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++) l->part[i] += l->part[i + width];
+    for (int64_t parts = lane_line_parts(n) / 2; parts > 0; parts /= 2)
+        for (int64_t i = 0; i < parts; i++) l->part[i] += l->part[i + parts];
     return l->part[0];
 }
 
@@ -30,7 +34,8 @@ static vector lane_exponentials(real *z, int64_t n, vector *largest) {
         const vector x = load(z + j * LANES);
         most = choose(x > most, x, most);
     }
-    lane_line sum = lane_line_of_zeros();
+    lane_line sum;
+    clear_lane_line(&sum, n);
     for (int64_t j = 0; j < n; j++) {
         const vector e = exponential(load(z + j * LANES) - most);
         store(z + j * LANES, e);
@@ -55,7 +60,9 @@ static vector cross_entropy_of_rows(real *z, const real *y, int64_t n, int with_
     vector largest;
     __builtin_memcpy(shifted, z, (size_t)(n * LANES) * sizeof(real));
     const vector sum = lane_exponentials(z, n, &largest), zero = splat(0);
-    lane_line weight = lane_line_of_zeros(), gap = lane_line_of_zeros();
+    lane_line weight, gap;
+    clear_lane_line(&weight, n);
+    clear_lane_line(&gap, n);
     for (int64_t j = 0; j < n; j++) {
         const vector target = load(y + j * LANES), d = load(shifted + j * LANES) - largest;
         vector *g = gap.part + j % LINE_LANES;

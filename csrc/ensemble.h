@@ -119,7 +119,9 @@ static void lanes_penalty(const lanes *t, double *penalty) {
     for (int64_t l = 0; l < t->plan->n_layers; l++) {
         const fastmlp_layer *layer = t->plan->layers + l;
         for (int64_t i = 0; i < layer->n_in; i++) {
-            lane_line absolute_sum = lane_line_of_zeros(), square_sum = absolute_sum;
+            lane_line absolute_sum, square_sum;
+            clear_lane_line(&absolute_sum, layer->n_out);
+            clear_lane_line(&square_sum, layer->n_out);
             for (int64_t j = 0; j < layer->n_out; j++, parameters += LANES) {
                 const vector w = load(parameters);
                 vector *square = square_sum.part + j % LINE_LANES;

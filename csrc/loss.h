@@ -125,7 +125,7 @@ INLINE real element_row(const int64_t loss, int64_t activation, real *z, const r
 /* The same of LANES rows side by side: their values. */
 INLINE vector element_lanes(const int64_t loss, int64_t activation, real *z, const real *y, int64_t n, int with_gradient, vector scale) {
     lane_line sum;
-    if (n > 1) sum = lane_line_of_zeros();
+    if (n > 1) clear_lane_line(&sum, n);
     vector value = splat(0), slope;
     for (int64_t j = 0; j < n; j++) {
         value = element_loss(loss, activation, load(z + j * LANES), load(y + j * LANES), &slope);
