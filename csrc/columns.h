@@ -15,7 +15,7 @@ INLINE int64_t lane_line_parts(int64_t n) {
     return parts;
 }
 
-/* Of several hundred bytes at once gcc makes a `rep stos`: a third of the loss of 4 outputs. */
+/* One by one: of all parts at once gcc makes a `rep stos`, which took half of the time of 4 outputs' squared errors. */
 INLINE void clear_lane_line(lane_line *l, int64_t n) {
     for (int64_t i = 0; i < lane_line_parts(n); i = opaque(i + 1)) l->part[i] = splat(0);
 }
