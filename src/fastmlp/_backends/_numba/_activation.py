@@ -29,7 +29,7 @@ from fastmlp._backends._numba._structs import (
     Reals,
     Vector,
 )
-from fastmlp._backends._numba._vector import at_least, choose, lanes, load, multiply_add, splat, store
+from fastmlp._backends._numba._vector import apart, at_least, choose, lanes, load, multiply_add, splat, store
 
 
 @inline
@@ -175,7 +175,7 @@ def activate_loop(activation: int, rows: int, vectors: int, z: Reals, leading: i
     for i in range(rows):
         for j in range(vectors):
             p = z + (i * leading + j * lanes(z))
-            store(p, activate(activation, load(p)))
+            store(p, activate(activation, apart(load(p))))
 
 
 @kernel
@@ -206,7 +206,7 @@ def factor_loop(activation: int, rows: int, vectors: int, z: Reals, factor: Real
     for i in range(rows):
         for j in range(vectors):
             at = i * leading + j * lanes(z)
-            before = load(z + at)
+            before = apart(load(z + at))
             output = activate(activation, before)
             store(z + at, output)
             store(factor + at, derivative(activation, before, output))
@@ -308,7 +308,7 @@ def bend_loop(
     for i in range(rows):
         for j in range(vectors):
             at = i * leading + j * lanes(z)
-            before = load(z + at)
+            before = apart(load(z + at))
             output = activate(activation, before)
             first = derivative(activation, before, output)
             t = load(tangent + at)

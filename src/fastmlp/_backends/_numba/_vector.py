@@ -483,6 +483,15 @@ def choose(condition: Any, yes: Any, no: Any) -> Any:
     return yes, emit
 
 
+@primitive
+def apart(x: Any) -> Any:
+    """The same vector, which LLVM does not know to be what was loaded.
+
+    Of ``store(p, choose(condition, y, load(p)))`` it makes a masked store, which takes 11 cycles on a Zen 3 under AVX2.
+    """
+    return x, lambda builder, value: call_intrinsic(builder, "llvm.arithmetic.fence", value)
+
+
 @inline
 def at_most(x: Any, bound: Any) -> Any:
     """The order of operands decides what a NaN in x becomes: here, as in at_least, it stays."""
