@@ -18,7 +18,7 @@ from fastmlp._backends._numba._compiler import inline, kernel
 from fastmlp._backends._numba._gather import FETCHED_ROWS
 from fastmlp._backends._numba._memory import Pointer, Struct, constructor, copy_reals, is_set, size_of_real
 from fastmlp._backends._numba._structs import SGD, Layer, Reals
-from fastmlp._backends._numba._tile import has_halves, multiply, next_tile_vectors, product, tile_registers, touched
+from fastmlp._backends._numba._tile import multiply, next_tile_vectors, product, tile_registers, touched
 from fastmlp._backends._numba._tile_code import COLUMNS_OF_A, MAX_TILE_ROWS, ROWS_OF_A, UNROLLED
 from fastmlp._backends._numba._update import is_plain, update_rows, update_step_struct
 from fastmlp._backends._numba._vector import (
@@ -37,7 +37,7 @@ from fastmlp._backends._numba._vector import (
 # A product is cut so that its a (rows x depth) and one column of its b stay in the caches: 240 KB and 20 KB.
 BLOCK_ROWS = 192
 BLOCK_DEPTH_BYTES = 1280
-PACKED_OUTPUTS = 1024  # a block of x is packed where so many outputs read it, under vectors of less than 64 bytes
+PACKED_OUTPUTS = 1024  # a block of x is packed where so many outputs read it, under vectors shorter than a line
 PACKED_COLUMNS = 256  # a panel of inputs nobody writes over too early is packed where layers have more
 STREAMED_COLUMNS = 256  # one example goes through layers from here on row by row
 
@@ -141,7 +141,7 @@ def dense_forward(
             depth = k_end - k
             a = x + (row * x_leading + k)
             a_leading = x_leading
-            if layer.n_out >= PACKED_OUTPUTS and not has_halves():
+            if layer.n_out >= PACKED_OUTPUTS and lanes(x) < line_lanes(x):
                 a_leading = packed_row(x)
                 for i in range(rows):
                     copy_reals(packed + i * a_leading, a + i * x_leading, depth)

@@ -12,8 +12,8 @@ from fastmlp._backends._numba._hessian import gradient_tangents
 from fastmlp._backends._numba._memory import Pointer
 from fastmlp._backends._numba._network import network
 from fastmlp._backends._numba._structs import derivative_arguments_struct
+from fastmlp._backends._numba._subnormals import flush_subnormals, restore_mode
 from fastmlp._backends._numba._team import MEMBER, Member
-from fastmlp._backends._numba._vector import flush_subnormals, restore_mode
 
 Arguments = Any
 

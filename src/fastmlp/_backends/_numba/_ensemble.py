@@ -52,16 +52,15 @@ from fastmlp._backends._numba._structs import (
     Vector,
     trainee_struct,
 )
+from fastmlp._backends._numba._subnormals import flush_subnormals, restore_mode
 from fastmlp._backends._numba._update import begin_update, end_update, update_step
 from fastmlp._backends._numba._vector import (
     absolute,
     choose,
-    flush_subnormals,
     lanes,
     line_lanes,
     load,
     multiply_add,
-    restore_mode,
     smaller,
     splat,
     square_root,

@@ -36,9 +36,10 @@ from fastmlp._backends._numba._structs import (
     call_struct,
     plan_struct,
 )
+from fastmlp._backends._numba._subnormals import flush_subnormals, restore_mode
 from fastmlp._backends._numba._team import MEMBER, Member, member_alone
 from fastmlp._backends._numba._update import begin_update, end_update, update_step
-from fastmlp._backends._numba._vector import flush_subnormals, restore_mode, smaller
+from fastmlp._backends._numba._vector import smaller
 from fastmlp._update import CLIP_NORM, EPS, LR
 
 Arguments = Any

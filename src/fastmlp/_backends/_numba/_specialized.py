@@ -22,18 +22,17 @@ from fastmlp._backends._numba._compiler import compiling, declare, kernel, link
 from fastmlp._backends._numba._loss import softmax_row
 from fastmlp._backends._numba._memory import BYTE, INT64, SCALARS, Pointer
 from fastmlp._backends._numba._structs import IDENTITY, SOFTMAX, Reals
+from fastmlp._backends._numba._subnormals import flush_subnormals, restore_mode
 from fastmlp._backends._numba._target import Target, find_target, limit, target_machine
 from fastmlp._backends._numba._tile_code import MAX_TILE_VECTORS
 from fastmlp._backends._numba._vector import (
     Vector,
     emit_multiply_add,
-    flush_subnormals,
     line_lanes,
     line_of,
     line_sum,
     load_line,
     multiply_add,
-    restore_mode,
     spread,
 )
 from fastmlp._layout import LINE_BYTES, Layout
