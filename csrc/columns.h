@@ -85,8 +85,27 @@ typedef struct {
     real column[MOST_COLUMNS][LANES] __attribute__((aligned(64)));
 } columns;
 
+/* The first columns of LANES rows. */
+INLINE void store_columns(vector rows[LANES], const int columns, real *to) {
+    transpose_lanes(rows);
+    UNROLL
+    for (int j = 0; j < columns; j++) store(to + j * LANES, rows[j]);
+}
+
+/* At least n of them: few need few zips, 20 for 4 of 16 rows where all need 64. */
+INLINE void store_some_columns(vector rows[LANES], int64_t n, real *to) {
+    if (n <= LANES / 4) store_columns(rows, LANES / 4, to);
+    else if (n <= LANES / 2) store_columns(rows, LANES / 2, to);
+    else store_columns(rows, LANES, to);
+}
+
 static void rows_to_columns(const real *z, int64_t leading, int64_t n, columns *c) {
-    for (int64_t j = 0; j < n; j += LANES) transpose_block(z + j, leading, LANES, c->column[j], LANES);
+    for (int64_t j = 0; j < n; j += LANES) {
+        vector rows[LANES];
+        UNROLL
+        for (int i = 0; i < LANES; i++) rows[i] = load(z + i * leading + j);
+        store_some_columns(rows, n - j, c->column[j]);
+    }
 }
 
 static void columns_to_rows(const columns *c, int64_t n, real *z, int64_t leading) {

@@ -213,22 +213,44 @@ INLINE double reported(const fastmlp_examples *e, double cross_entropy) {
     return e->largest_loss > 0 && cross_entropy > e->largest_loss ? e->largest_loss : cross_entropy;
 }
 
+/* The weights of LANES examples, and the scale of their gradients. */
+INLINE vector weights_of(const fastmlp_examples *e, int64_t first, double factor, double *weights) {
+    real scales[LANES] __attribute__((aligned(64)));
+    for (int64_t i = 0; i < LANES; i++) weights[i] = 1;
+    if (!e->sample_weight) return splat((real)factor);
+    for (int64_t i = 0; i < LANES; i++) {
+        weights[i] = e->sample_weight[example_row(e, first + i)];
+        scales[i] = (real)(weights[i] * factor);
+    }
+    return load(scales);
+}
+
+/* The targets of LANES examples. Reals come from where they are: a copy that is read at once by vectors takes long. */
+static void targets_to_columns(const fastmlp_examples *e, int64_t first, int64_t n, columns *c) {
+    if (!is_own_type(e->y_type, e->y_column)) {
+        real target[LANES][MOST_COLUMNS] __attribute__((aligned(64)));
+        for (int64_t i = 0; i < LANES; i++) convert_row(target[i], e->y + example_row(e, first + i) * e->y_row, e->y_column, e->y_type, n);
+        rows_to_columns(target[0], MOST_COLUMNS, n, c);
+        return;
+    }
+    for (int64_t j = 0; j < n; j += LANES) {
+        vector rows[LANES];
+        UNROLL
+        for (int i = 0; i < LANES; i++)
+            rows[i] = load_part((const real *)(e->y + example_row(e, first + i) * e->y_row) + j, smaller(n - j, LANES));
+        store_some_columns(rows, n - j, c->column[j]);
+    }
+}
+
 /* The element-wise losses of LANES rows from example `first` on. */
 static void element_losses(int64_t loss, int64_t activation, const fastmlp_examples *e, int64_t first, real *z, int64_t leading, int64_t n, int with_gradient, double factor, double *losses) {
     columns c, targets;
-    real scales[LANES] __attribute__((aligned(64))), value[LANES] __attribute__((aligned(64)));
-    real target[LANES][MOST_COLUMNS] __attribute__((aligned(64)));
-    for (int64_t i = 0; i < LANES; i++) {
-        const int64_t row = example_row(e, first + i);
-        losses[i] = weight_of(e, row);
-        scales[i] = (real)(losses[i] * factor);
-        convert_row(target[i], e->y + row * e->y_row, e->y_column, e->y_type, n);
-    }
+    real value[LANES] __attribute__((aligned(64)));
+    const vector scale = weights_of(e, first, factor, losses);
     rows_to_columns(z, leading, n, &c);
-    rows_to_columns(target[0], MOST_COLUMNS, n, &targets);
+    targets_to_columns(e, first, n, &targets);
     real *from = c.column[0];
     const real *y = targets.column[0];
-    const vector scale = load(scales);
     switch (loss) {
     case BCE: store(value, element_lanes(BCE, SIGMOID, from, y, n, with_gradient, scale)); break;
     case POISSON: store(value, element_lanes(POISSON, EXP, from, y, n, with_gradient, scale)); break;
@@ -243,16 +265,12 @@ static void element_losses(int64_t loss, int64_t activation, const fastmlp_examp
 /* Cross-entropy of LANES rows from example `first` on, their targets being classes. */
 static void class_losses(const fastmlp_examples *e, int64_t first, real *z, int64_t leading, int64_t n, int with_gradient, double factor, double *losses) {
     columns c;
-    real scale[LANES] __attribute__((aligned(64))), value[LANES] __attribute__((aligned(64)));
+    real value[LANES] __attribute__((aligned(64)));
     integer label[LANES] __attribute__((aligned(64)));
-    for (int64_t i = 0; i < LANES; i++) {
-        const int64_t row = example_row(e, first + i);
-        losses[i] = weight_of(e, row);
-        scale[i] = (real)(losses[i] * factor);
-        label[i] = (integer)class_of(e, row);
-    }
+    const vector scale = weights_of(e, first, factor, losses);
+    for (int64_t i = 0; i < LANES; i++) label[i] = (integer)class_of(e, example_row(e, first + i));
     rows_to_columns(z, leading, n, &c);
-    store(value, cross_entropy_of_classes(c.column[0], *(const ivector *)label, n, with_gradient, load(scale)));
+    store(value, cross_entropy_of_classes(c.column[0], *(const ivector *)label, n, with_gradient, scale));
     for (int64_t i = 0; i < LANES; i++) losses[i] *= reported(e, (double)value[i]);
     if (with_gradient) columns_to_rows(&c, n, z, leading);
 }

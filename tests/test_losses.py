@@ -210,7 +210,7 @@ def test_softmax_rows_side_by_side(backend, dtype, n_outputs):
         assert_close(net.loss(X[:n], y[:n], weights[:n]), right_loss, dtype)
 
 
-@pytest.mark.parametrize("n_outputs", [1, 2, 9, 32, 33])
+@pytest.mark.parametrize("n_outputs", [1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33])
 @pytest.mark.parametrize("output, loss", [pair for pair in OUTPUTS_AND_LOSSES if pair[0] in ("sigmoid", "exp", "tanh")])
 def test_losses_of_rows_side_by_side(backend, dtype, output, loss, n_outputs):
     net, expected = make_net((3, n_outputs), output_activation=output, loss=loss, backend=backend, dtype=dtype)
@@ -221,3 +221,34 @@ def test_losses_of_rows_side_by_side(backend, dtype, output, loss, n_outputs):
         right_loss, d_weights, d_biases, _ = oracle.fast_loss_and_gradients(expected, X[:n], y[:n], weights[:n])
         assert_close(value, right_loss, dtype, scale=4.0)
         assert_close(gradients.flat, flat(d_weights, d_biases), dtype, scale=8.0)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2, 4, 5, 8, 9, 16, 31, 32, 33])
+def test_targets_of_any_layout_are_the_same(backend, dtype, n_outputs):
+    """Targets in the dtype of the kernels and side by side are read where they are, others converted."""
+    net, expected = make_net((3, n_outputs), loss="mse", backend=backend, dtype=dtype)
+    X, y = make_examples(net, 37)
+    y = y.astype(np.float32).astype(np.float64)  # the same numbers in both
+    other = "float64" if dtype == "float32" else "float32"
+    spread = np.full((2 * 37, 3 * n_outputs + 1), np.nan, dtype)
+    spread[::2, 1 : 1 + n_outputs] = y
+    sparse = np.full((37, 2 * n_outputs), np.nan, dtype)
+    sparse[:, ::2] = y
+    backwards = np.ascontiguousarray(y[::-1], dtype)[::-1]
+    loss, gradients = net.loss_and_gradients(X, np.ascontiguousarray(y, dtype))
+    right_loss, d_weights, d_biases, _ = oracle.fast_loss_and_gradients(expected, X, y)
+    assert_close(loss, right_loss, dtype)
+    assert_close(gradients.flat, flat(d_weights, d_biases), dtype)
+    for same in (
+        y.astype(other),
+        spread[::2, 1 : 1 + n_outputs],
+        sparse[:, ::2],
+        np.asfortranarray(y, dtype),
+        backwards,
+    ):
+        same_loss, same_gradients = net.loss_and_gradients(X, same)
+        if backend == "numpy":  # whose sums depend on strides
+            assert_close(same_gradients.flat, gradients.flat, dtype)
+        else:
+            assert same_loss == loss
+            assert_same_bits(same_gradients.flat, gradients.flat)

@@ -21,6 +21,9 @@ from fastmlp._backends._numba._vector import (
     multiply_add,
     splat,
     store,
+    store_all_columns,
+    store_half_of_columns,
+    store_quarter_of_columns,
     transpose_block,
 )
 
@@ -136,7 +139,13 @@ def fit_columns(rows: int, n: int, z: Reals) -> bool:
 @kernel
 def rows_to_columns(z: Reals, leading: int, n: int, columns: Reals) -> None:
     for j in range(0, n, lanes(z)):
-        transpose_block(z + j, leading, lanes(z), columns + j * lanes(z), lanes(z))
+        to = columns + j * lanes(z)
+        if n - j <= lanes(z) // 4:  # few need few zips
+            store_quarter_of_columns(z + j, leading, to)
+        elif n - j <= lanes(z) // 2:
+            store_half_of_columns(z + j, leading, to)
+        else:
+            store_all_columns(z + j, leading, to)
 
 
 @kernel

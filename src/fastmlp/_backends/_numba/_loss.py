@@ -27,8 +27,8 @@ from fastmlp._backends._numba._elementary import (
     logarithm,
     logistic,
 )
-from fastmlp._backends._numba._gather import convert_number, convert_row, example_row
-from fastmlp._backends._numba._memory import as_double, as_real, copy_reals, int64_at, is_set
+from fastmlp._backends._numba._gather import convert_number, convert_row, example_row, is_own_type
+from fastmlp._backends._numba._memory import as_double, as_real, copy_reals, int64_at, is_set, reals_at
 from fastmlp._backends._numba._structs import (
     BCE,
     CROSS_ENTROPY,
@@ -59,6 +59,7 @@ from fastmlp._backends._numba._vector import (
     load,
     load_line,
     load_loose,
+    load_part,
     multiply_add,
     smaller,
     splat,
@@ -361,6 +362,37 @@ def reported(e: Examples, cross_entropy: float) -> float:
     return cross_entropy
 
 
+@inline
+def weights_of(e: Examples, first: int, factor: float, weights: Any, like: Reals) -> Vector:
+    """The weights of as many examples as there are lanes, and the scale of their gradients."""
+    for i in range(lanes(like)):
+        weights[i] = 1.0
+    if not is_set(e.sample_weight):
+        return splat(as_real(factor, like), like)
+    scales = line_buffer(like)
+    for i in range(lanes(like)):
+        weights[i] = e.sample_weight[example_row(e, first + i)]
+        scales[i] = as_real(weights[i] * factor, like)
+    return load(scales)
+
+
+@kernel
+def targets_to_columns(e: Examples, first: int, n: int, columns: Reals) -> None:
+    """The targets of as many examples as there are lanes. Reals are copied by vectors: numbers copied one by one and
+    read at once by vectors take long."""
+    rows = columns_buffer(columns)
+    is_direct = is_own_type(e.y_type, e.y_column, columns)
+    for i in range(lanes(columns)):
+        target = rows + i * MOST_COLUMNS
+        source = e.y + example_row(e, first + i) * e.y_row
+        if is_direct:
+            for j in range(0, n, lanes(columns)):
+                store(target + j, load_part(reals_at(source, target) + j, smaller(n - j, lanes(columns))))
+        else:
+            convert_row(target, source, e.y_column, e.y_type, n)
+    rows_to_columns(rows, MOST_COLUMNS, n, columns)
+
+
 @kernel
 def element_losses(
     loss: int,
@@ -376,19 +408,12 @@ def element_losses(
 ) -> None:
     """The element-wise losses of as many rows as there are lanes, from example ``first`` on."""
     columns = columns_buffer(z)
-    rows = columns_buffer(z)
     targets = columns_buffer(z)
-    scale = line_buffer(z)
-    for i in range(lanes(z)):
-        row = example_row(e, first + i)
-        weight = weight_of(e, row)
-        losses[i] = weight
-        scale[i] = as_real(weight * factor, z)
-        convert_row(rows + i * MOST_COLUMNS, e.y + row * e.y_row, e.y_column, e.y_type, n)
+    scale = weights_of(e, first, factor, losses, z)
     rows_to_columns(z, leading, n, columns)
-    rows_to_columns(rows, MOST_COLUMNS, n, targets)
+    targets_to_columns(e, first, n, targets)
     value = line_buffer(z)
-    store(value, element_lanes_of(loss, activation, columns, targets, n, with_gradient, load(scale), columns_buffer(z)))
+    store(value, element_lanes_of(loss, activation, columns, targets, n, with_gradient, scale, columns_buffer(z)))
     for i in range(lanes(z)):
         losses[i] = losses[i] * (as_double(value[i]) / as_double(n))
     if with_gradient:
@@ -401,17 +426,13 @@ def class_losses(
 ) -> None:
     """Cross-entropy of as many rows as there are lanes, from example ``first`` on, their targets being classes."""
     columns = columns_buffer(z)
-    scale = line_buffer(z)
     label = line_buffer(z)
+    scale = weights_of(e, first, factor, losses, z)
     for i in range(lanes(z)):
-        row = example_row(e, first + i)
-        weight = weight_of(e, row)
-        losses[i] = weight
-        scale[i] = as_real(weight * factor, z)
-        label[i] = as_real(class_of(e, row), z)
+        label[i] = as_real(class_of(e, example_row(e, first + i)), z)
     rows_to_columns(z, leading, n, columns)
     value = line_buffer(z)
-    store(value, cross_entropy_of_classes(columns, load(label), n, with_gradient, load(scale), columns_buffer(z)))
+    store(value, cross_entropy_of_classes(columns, load(label), n, with_gradient, scale, columns_buffer(z)))
     for i in range(lanes(z)):
         losses[i] = losses[i] * reported(e, as_double(value[i]))
     if with_gradient:

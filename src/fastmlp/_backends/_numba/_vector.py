@@ -222,6 +222,23 @@ def load_loose(pointer: Any) -> Any:
 
 
 @primitive
+def load_part(pointer: Any, n: Any) -> Any:
+    """The first n lanes from memory, zero in the others: nothing beyond is read."""
+    vector = Vector(pointer.target)
+
+    def emit(builder: ir.IRBuilder, p: Any, count: Any) -> Any:
+        numbers = ir.Constant(ir.VectorType(INT64, vector.lanes), list(range(vector.lanes)))
+        inside = builder.icmp_signed("<", numbers, spread(builder, count, numbers.type))
+        kind = ir.FunctionType(vector.llvm, [vector.llvm.as_pointer(), INT32, inside.type, vector.llvm])
+        name = f"llvm.masked.load.v{vector.lanes}f{pointer.target.bitwidth}.p0"
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        alignment = INT32(pointer.target.bitwidth // 8)
+        return builder.call(function, [_pointer_to_vector(builder, p, vector), alignment, inside, vector.llvm(None)])
+
+    return vector, emit
+
+
+@primitive
 def load_line(pointer: Any) -> Any:
     return _load(_line_of(pointer.target), 64)
 
@@ -521,12 +538,17 @@ def _zip(builder: ir.IRBuilder, a: Any, b: Any) -> list[Any]:
     return [builder.shuffle_vector(a, b, mask) for mask in masks]
 
 
+def _transpose(builder: ir.IRBuilder, rows: list[Any]) -> list[Any]:
+    """Rows become columns: each round of zips moves one more bit of the lane's number into the row's."""
+    half = len(rows) // 2
+    for _ in range(len(rows).bit_length() - 1):
+        rows = [zipped for i in range(half) for zipped in _zip(builder, rows[i], rows[i + half])]
+    return rows
+
+
 @primitive
 def transpose_block(source: Any, source_row: Any, count: Any, to: Any, to_row: Any) -> Any:
-    """Brings as many rows as there are lanes, one vector of each, into columns; rows from ``count`` on are zero.
-
-    Each round of zips moves one more bit of the lane's number into the row's.
-    """
+    """Brings as many rows as there are lanes, one vector of each, into columns; rows from ``count`` on are zero."""
     vector = Vector(source.target)
     alignment = current_target().vector_bytes
 
@@ -537,11 +559,31 @@ def transpose_block(source: Any, source_row: Any, count: Any, to: Any, to_row: A
             place = builder.gep(p, [builder.select(exists, builder.mul(p_row, INT64(i)), INT64(0))])
             row = builder.load(_pointer_to_vector(builder, place, vector), align=alignment)
             rows.append(builder.select(exists, row, ir.Constant(vector.llvm, None)))
-        for _ in range(vector.lanes.bit_length() - 1):
-            half = vector.lanes // 2
-            rows = [zipped for i in range(half) for zipped in _zip(builder, rows[i], rows[i + half])]
-        for i, row in enumerate(rows):
+        for i, row in enumerate(_transpose(builder, rows)):
             place = builder.gep(q, [builder.mul(q_row, INT64(i))])
             builder.store(row, _pointer_to_vector(builder, place, vector), align=alignment)
 
     return types.void, emit
+
+
+def _columns_primitive(share: int) -> Any:
+    @primitive
+    def store_columns(source: Any, source_row: Any, to: Any) -> Any:
+        """The first of the columns, one in ``share``, of as many rows as there are lanes. LLVM leaves out the zips that
+        no column needs."""
+        vector = Vector(source.target)
+        alignment = current_target().vector_bytes
+
+        def emit(builder: ir.IRBuilder, p: Any, p_row: Any, q: Any) -> None:
+            places = [builder.gep(p, [builder.mul(p_row, INT64(i))]) for i in range(vector.lanes)]
+            rows = [builder.load(_pointer_to_vector(builder, place, vector), align=alignment) for place in places]
+            for i, column in enumerate(_transpose(builder, rows)[: vector.lanes // share]):
+                place = builder.gep(q, [INT64(i * vector.lanes)])
+                builder.store(column, _pointer_to_vector(builder, place, vector), align=alignment)
+
+        return types.void, emit
+
+    return store_columns
+
+
+store_all_columns, store_half_of_columns, store_quarter_of_columns = map(_columns_primitive, (1, 2, 4))
