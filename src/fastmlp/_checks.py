@@ -158,6 +158,16 @@ def spawn_streams(rng: Any) -> "list[np.random.Generator]":
 
 def check_numbers(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
     """An array of real numbers that kernels can read; what they cannot read is converted to ``dtype``."""
+    array = value if type(value) is np.ndarray else as_array(name, value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
+    if array.dtype not in KERNEL_DTYPES:
+        array = array.astype(dtype)
+    return array if array.flags.aligned else array.copy()
+
+
+def as_array(name: str, value: Any) -> np.ndarray:
+    """What is no array, or one of another library's, as an array."""
     if is_masked(value):
         raise TypeError(f"{name} is a masked array; fill or drop what is masked first")
     if is_sparse(value):
@@ -165,14 +175,9 @@ def check_numbers(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
     elif is_sliced(value):
         value = value[:]  # of no use to a kernel but as a whole
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} is no array: {error}") from error
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
-    if array.dtype not in KERNEL_DTYPES:
-        array = array.astype(dtype)
-    return array if array.flags.aligned else array.copy()
 
 
 def is_masked(value: Any) -> bool:
@@ -250,7 +255,7 @@ def check_classes(y: np.ndarray, n_classes: int) -> np.ndarray:
     if y.dtype.kind == "f" and not np.array_equal(classes, y):
         raise ValueError("y has classes that are no whole numbers; probabilities have shape (n, n_classes)")
     # As unsigned numbers the negative ones are large: one pass finds both kinds of stray.
-    if classes.size and classes.view(np.uint64).max() >= n_classes:
+    if classes.size and np.maximum.reduce(classes.view(np.uint64)) >= n_classes:
         stray = classes.min() if classes.min() < 0 else classes.max()
         raise ValueError(f"y has class {stray}; this network has classes 0 to {n_classes - 1}")
     return classes
@@ -262,7 +267,7 @@ def check_target_range(y: np.ndarray, loss: str) -> None:
         return
     low, high = TARGET_RANGES[loss]
     # As unsigned numbers the negative ones are large: one pass does for whole numbers, which nearly all are right.
-    if y.dtype.kind == "i" and y.view(np.uint64).max() <= min(high, 2**63 - 1):
+    if y.dtype.kind == "i" and np.maximum.reduce(y.view(np.uint64), axis=None) <= min(high, 2**63 - 1):
         return
     if y.min() < low or y.max() > high:
         stray = y.min() if y.min() < low else y.max()

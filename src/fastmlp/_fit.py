@@ -161,7 +161,8 @@ class Training:
         )
         net._dropout_step += taken
         self._pace.note(max(taken, 1), time.perf_counter() - start)
-        self.display.advance(data.rows_before(done + taken) - data.rows_before(done))
+        if not self.display.silent:
+            self.display.advance(data.rows_before(done + taken) - data.rows_before(done))
         return taken, schedule.n_steps
 
     def _not_finite(self, order: np.ndarray | None, losses: np.ndarray, step: int, what: str) -> None:

@@ -68,13 +68,15 @@ def check_training_data(
     if any(sliced):
         return SlicedData(Examples(rows, y, sample_weight), size, blocks_of(rows, block_rows), architecture)
     examples = Examples(rows, check_targets(y, n, architecture), check_sample_weight(sample_weight, n))
-    converted = is_sparse(rows) or rows.dtype not in KERNEL_DTYPES or not rows.flags.aligned
+    converted = type(rows) is not np.ndarray or rows.dtype not in KERNEL_DTYPES or not rows.flags.aligned
     blocks = blocks_of(rows, block_rows) if reading.in_blocks else None
     return TrainingData(examples, size, converted, architecture.dtype, blocks)
 
 
 def check_rows(X: Any, n_features: int, dtype: np.dtype) -> Any:
     """X of shape (n, n_features): an array, or a sparse matrix in a form that rows can be picked from."""
+    if type(X) is np.ndarray and X.ndim == 2 and X.shape[1] == n_features and X.dtype in KERNEL_DTYPES:
+        return X
     if is_sparse(X):
         rows = X.tocsr()
     elif isinstance(X, np.ndarray) and not is_masked(X):
@@ -155,7 +157,9 @@ def check_callbacks(callbacks: Any) -> "tuple[tuple[Callback, ...], tuple[Checkp
 
 def new_history(record: Any) -> History:
     """An empty one that keeps what ``record`` names: one or several out of RECORDABLE."""
-    names = (record,) if isinstance(record, str) or not isinstance(record, Iterable) else tuple(record)
+    names = record
+    if type(record) is not tuple:
+        names = (record,) if isinstance(record, str) or not isinstance(record, Iterable) else tuple(record)
     for name in names:
         if name not in RECORDABLE:
             raise ValueError(f"record names {name!r}; expected any of {', '.join(map(repr, RECORDABLE))}")

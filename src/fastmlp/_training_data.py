@@ -35,9 +35,11 @@ class TrainingData:
         self.n, n_features = map(int, examples.X.shape)
         self.batch_size = min(batch_size, self.n)
         self.steps_per_epoch = math.ceil(self.n / self.batch_size)
-        rows = np.full(self.steps_per_epoch, float(self.batch_size))
-        rows[-1] = self.n - (self.steps_per_epoch - 1) * self.batch_size
-        self._shares = rows / self.n
+        # Of a step in its epoch's rows.
+        self._shares: Any = self.batch_size / self.n
+        if self.n % self.batch_size:
+            self._shares = np.full(self.steps_per_epoch, self._shares)
+            self._shares[-1] = self.n % self.batch_size / self.n
         batch_bytes = self.batch_size * n_features * dtype.itemsize
         self._most_converted = max(1, CONVERTED_BYTES // batch_bytes)
 
@@ -56,11 +58,11 @@ class TrainingData:
             return means
         epochs = losses.reshape(-1, self.steps_per_epoch)
         with np.errstate(invalid="ignore"):  # NaN where no step was taken
-            means = (epochs * self._shares).sum(axis=1).tolist()
+            means = np.add.reduce(epochs * self._shares, axis=1).tolist()
             if not all(map(math.isfinite, means)):
                 finite = np.isfinite(epochs)
                 shares = (self._shares * finite).sum(axis=1)
-                means = (np.where(finite, epochs, 0.0) @ self._shares / shares).tolist()
+                means = ((np.where(finite, epochs, 0.0) * self._shares).sum(axis=1) / shares).tolist()
         return means
 
     def draw_order(self, engine: Engine, rng: np.random.Generator | None, epochs: int) -> np.ndarray | None:

@@ -45,5 +45,5 @@ def n_bytes(net: "MLP", update: Update) -> int:
 def all_finite(array: np.ndarray) -> bool:
     """Whether there is no NaN and no infinity."""
     if array.size > SMALL:  # the extremes are found in half the time; a NaN is both, and lies within no bounds
-        return bool(array.min() > -np.inf and array.max() < np.inf)
-    return bool(np.isfinite(array).all())
+        return bool(np.minimum.reduce(array) > -np.inf and np.maximum.reduce(array) < np.inf)
+    return bool(np.logical_and.reduce(np.isfinite(array)))
