@@ -80,23 +80,25 @@ static void activate_rows_keeping_factor(int64_t activation, int64_t rows, int64
     }
 }
 
-INLINE void chain_loop(const int64_t activation, int64_t rows, int64_t vectors, const real *d, int64_t d_row, real *a, int64_t leading) {
+INLINE void chain_loop(const int64_t activation, real scale, int64_t rows, int64_t vectors, const real *d, int64_t d_row, real *a, int64_t leading) {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < vectors; j++) {
             real *p = a + i * leading + j * LANES;
-            const vector output = load(p);
-            store(p, load(d + i * d_row + j * LANES) * derivative(activation, output, output));
+            const vector output = load(p), zero = splat(0);
+            const vector slope = activation == RELU ? choose(output > zero, splat(scale), zero) : derivative(activation, output, output);
+            store(p, load(d + i * d_row + j * LANES) * slope);
         }
 }
 
-/* The chain rule through an activation, in place: the outputs a become dL/dz = d * f'(a), d being dL/da. */
-static void chain_rows(int64_t activation, int64_t rows, int64_t vectors, const real *d, int64_t d_row, real *a, int64_t leading) {
+/* The chain rule through an activation, in place: the outputs a become dL/dz = d * f'(a), d being dL/da. `scale` is what
+ * dropout has multiplied relu's outputs by. */
+static void chain_rows(int64_t activation, real scale, int64_t rows, int64_t vectors, const real *d, int64_t d_row, real *a, int64_t leading) {
     switch (activation) {
 #define CASE(ACTIVATION) \
-    case ACTIVATION: chain_loop(ACTIVATION, rows, vectors, d, d_row, a, leading); return;
+    case ACTIVATION: chain_loop(ACTIVATION, scale, rows, vectors, d, d_row, a, leading); return;
         CASE(RELU) CASE(LEAKY_RELU) CASE(ELU) CASE(SIGMOID) CASE(TANH)
 #undef CASE
-    default: chain_loop(IDENTITY, rows, vectors, d, d_row, a, leading); return;
+    default: chain_loop(IDENTITY, scale, rows, vectors, d, d_row, a, leading); return;
     }
 }
 

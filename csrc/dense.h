@@ -101,7 +101,13 @@ typedef struct {
     const real *constants;
     real *panel, *transposed, *tile;
     fetched_rows *fetched; /* or NULL */
+    int is_dropped;        /* whether units were, on the way forward */
 } backward_scratch;
+
+/* What dropout has multiplied a layer's outputs by. */
+INLINE real dropout_scale(const fastmlp_layer *layer, const backward_scratch *scratch) {
+    return scratch->is_dropped && layer->dropout_from > 0 ? (real)layer->dropout_scale : 1;
+}
 
 /* Units of a panel that are packed together: the most rows of every tile divide it. They are copied CHUNK at a time. */
 enum { GROUP = TILE_REGISTERS, CHUNK = 4 };
@@ -180,7 +186,7 @@ static void dense_input_gradient(int64_t all_rows, const fastmlp_layer *layer, c
             if (below) {
                 const int64_t at = row.from * below->leading + panel.from;
                 if (factor) chain_rows_by_factor(rows, vectors, gradients, PANEL, factor + at, a + at, below->leading);
-                else chain_rows(below->activation, rows, vectors, gradients, PANEL, a + at, below->leading);
+                else chain_rows(below->activation, dropout_scale(below, scratch), rows, vectors, gradients, PANEL, a + at, below->leading);
             } else
                 for (int64_t i = 0; i < rows; i++)
                     __builtin_memcpy(dx + (row.from + i) * layer->n_in + panel.from, gradients + i * PANEL, (size_t)units * sizeof(real));

@@ -140,7 +140,9 @@ static void lanes_penalty(const lanes *t, double *penalty) {
     }
     for (int lane = 0; lane < LANES; lane++) {
         const fastmlp_plan *plan = t->member[lane]->plan;
-        penalty[lane] = plan->l1 == 0 && plan->l2 == 0 ? 0 : plan->l1 * absolutes[lane] + plan->l2 / 2 * squares[lane];
+        penalty[lane] = 0;
+        if (plan->l1 != 0) penalty[lane] += plan->l1 * absolutes[lane];
+        if (plan->l2 != 0) penalty[lane] += plan->l2 / 2 * squares[lane];
     }
 }
 
@@ -288,7 +290,7 @@ static void lanes_backward(const lanes *t, int64_t rows, real *dz, const lane_up
         if (l == 0) return;
         const fastmlp_layer *below = layer - 1;
         if (below->factor >= 0) chain_rows_by_factor(1, rows * n_in, t->deltas, 0, t->factors + output, a, 0);
-        else chain_rows(below->activation, 1, rows * n_in, t->deltas, 0, a, 0);
+        else chain_rows(below->activation, 1, 1, rows * n_in, t->deltas, 0, a, 0);
         dz = a;
         output += rows * n_in * LANES;
     }

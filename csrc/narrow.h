@@ -81,5 +81,5 @@ static void narrow_backward(int64_t rows, const fastmlp_layer *layer, const fast
         ROLLED
         for (int64_t i = 0; i < rows; i++) __builtin_memcpy(dx + i * n_in, scratch->tile + i * LANES, (size_t)n_in * sizeof(real));
     else if (factor) chain_rows_by_factor(rows, 1, scratch->tile, LANES, factor, a, below->leading);
-    else chain_rows(below->activation, rows, 1, scratch->tile, LANES, a, below->leading);
+    else chain_rows(below->activation, dropout_scale(below, scratch), rows, 1, scratch->tile, LANES, a, below->leading);
 }

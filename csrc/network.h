@@ -31,10 +31,11 @@ typedef struct {
     const real *x; /* the block's inputs */
     int64_t x_leading;
     fetched_rows *fetched; /* while going backward; or NULL */
+    int is_dropped;        /* whether units of the block were */
 } network;
 
 INLINE network network_of(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, fastmlp_member member) {
-    return (network){plan, workspace, plan->parameters, e, member, NULL, 0, NULL};
+    return (network){plan, workspace, plan->parameters, e, member, NULL, 0, NULL, 0};
 }
 
 INLINE const fastmlp_layer *last_layer(const network *net) { return net->plan->layers + net->plan->n_layers - 1; }
@@ -57,6 +58,7 @@ static void network_forward(network *net, int64_t first, int64_t block_rows, int
     const fastmlp_plan *plan = net->plan;
     const range mine = share_of(net->member, block_rows, SHARED_ROWS);
     const int64_t rows = mine.to - mine.from;
+    net->is_dropped = dropout_step >= 0;
     net->x_leading = plan->input_leading;
     net->x = input_rows(net->examples, first, block_rows, mine, plan->layers[0].n_in, net->workspace + plan->input, &net->x_leading);
     const real *x = net->x + mine.from * net->x_leading;
@@ -71,7 +73,7 @@ static void network_forward(network *net, int64_t first, int64_t block_rows, int
         const real *parameters = net->parameters + layer->parameters;
         if (is_narrow(rows, layer)) narrow_forward(rows, layer, activation, x, x_leading, parameters, z, factor);
         else dense_forward(rows, layer, activation, x, x_leading, parameters, scratch_at(net, plan->packed), z, factor);
-        if (dropout_step >= 0 && layer->dropout_from > 0)
+        if (net->is_dropped && layer->dropout_from > 0)
             drop_rows(plan->seed, dropout_step, l + 1, layer, batch_row + mine.from, rows, z, factor);
         x = z;
         x_leading = layer->leading;
@@ -88,6 +90,7 @@ static void network_backward(const network *net, int64_t rows, real *dx, const g
         .transposed = scratch_at(net, plan->transposed),
         .tile = scratch_at(net, plan->tile),
         .fetched = net->fetched,
+        .is_dropped = net->is_dropped,
     };
     for (int64_t l = plan->n_layers - 1; l >= 0; l--) {
         const fastmlp_layer *layer = plan->layers + l, *below = l > 0 ? layer - 1 : NULL;
@@ -130,45 +133,34 @@ static void chain_outputs(const network *net, const real *dy, int64_t block_rows
     fastmlp_meet(net->member);
 }
 
-static double penalty_of(const fastmlp_plan *plan) {
-    if (plan->l1 == 0 && plan->l2 == 0) return 0;
-    double absolutes = 0, squares = 0;
+/* The sum of x^2, or of |x|, over the weights in an arena and, if wanted, the biases. */
+INLINE double sum_over(const fastmlp_plan *plan, const real *arena, const int is_squared, const int has_biases) {
+    double total = 0;
     for (int64_t l = 0; l < plan->n_layers; l++) {
         const fastmlp_layer *layer = plan->layers + l;
-        const real *row = (const real *)plan->parameters + layer->parameters;
-        for (int64_t i = 0; i < layer->n_in; i++, row += layer->leading) {
-            line absolute_sum = line_of(0), square_sum = line_of(0);
-            for (int64_t j = 0; j < layer->n_out; j += LINE_LANES)
-                for (int g = 0; g < LINE_VECTORS; g++) {
-                    const vector w = load(row + j + g * LANES);
-                    absolute_sum.part[g] += absolute(w);
-                    square_sum.part[g] = multiply_add(w, w, square_sum.part[g]);
-                }
-            absolutes += (double)line_sum(absolute_sum);
-            squares += (double)line_sum(square_sum);
-        }
-    }
-    return plan->l1 * absolutes + plan->l2 / 2 * squares;
-}
-
-/* The Euclidean norm of a whole gradient. */
-static double norm_of(const fastmlp_plan *plan, const real *gradients) {
-    double squares = 0;
-    for (int64_t l = 0; l < plan->n_layers; l++) {
-        const fastmlp_layer *layer = plan->layers + l;
-        const real *row = gradients + layer->parameters;
-        for (int64_t i = 0; i <= layer->n_in; i++, row += layer->leading) {
+        const real *row = arena + layer->parameters;
+        for (int64_t i = 0; i < layer->n_in + has_biases; i++, row += layer->leading) {
             line sum = line_of(0);
             for (int64_t j = 0; j < layer->n_out; j += LINE_LANES)
                 for (int g = 0; g < LINE_VECTORS; g++) {
-                    const vector d = load(row + j + g * LANES);
-                    sum.part[g] = multiply_add(d, d, sum.part[g]);
+                    const vector x = load(row + j + g * LANES);
+                    sum.part[g] = is_squared ? multiply_add(x, x, sum.part[g]) : sum.part[g] + absolute(x);
                 }
-            squares += (double)line_sum(sum);
+            total += (double)line_sum(sum);
         }
     }
-    return __builtin_sqrt(squares);
+    return total;
 }
+
+static double penalty_of(const fastmlp_plan *plan) {
+    double penalty = 0;
+    if (plan->l1 != 0) penalty += plan->l1 * sum_over(plan, plan->parameters, 0, 0);
+    if (plan->l2 != 0) penalty += plan->l2 / 2 * sum_over(plan, plan->parameters, 1, 0);
+    return penalty;
+}
+
+/* The Euclidean norm of a whole gradient. */
+static double norm_of(const fastmlp_plan *plan, const real *gradients) { return __builtin_sqrt(sum_over(plan, gradients, 1, 1)); }
 
 static void add_penalty_gradient(const network *net, real *gradients, double scale) {
     const fastmlp_plan *plan = net->plan;

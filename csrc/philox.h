@@ -65,7 +65,7 @@ INLINE void draw_scales(uint64_t seed, int64_t step, int64_t number, const fastm
     }
 }
 
-/* Drops units of the outputs a (and of their kept derivatives) of hidden layer `number`, counted from 1;
+/* Drops units of the outputs a (and of their derivatives, where these are kept) of hidden layer `number`, counted from 1;
  * first_row is their place in the batch. */
 static void drop_rows(uint64_t seed, int64_t step, int64_t number, const fastmlp_layer *layer, int64_t first_row, int64_t rows, real *a, real *factor) {
     for (int64_t i = 0; i < rows; i += DRAWN_ROWS)
@@ -80,7 +80,7 @@ static void drop_rows(uint64_t seed, int64_t step, int64_t number, const fastmlp
                     if (first + j * LANES >= layer->n_out) break;
                     const int64_t at = (i + r) * layer->leading + first + j * LANES;
                     store(a + at, load(a + at) * scales[r][j]);
-                    store(factor + at, load(factor + at) * scales[r][j]);
+                    if (factor) store(factor + at, load(factor + at) * scales[r][j]);
                 }
             }
         }

@@ -43,7 +43,8 @@ class Architecture:
     def keeps_factor(self, layer: int) -> bool:
         """Whether a training pass keeps d output / d input of hidden ``layer`` beside its output.
 
-        It does where the output alone does not tell the derivative: after dropout, and for the
-        activations in DERIVATIVE_FROM_INPUT.
+        It does where the output alone does not tell the derivative: for the activations in DERIVATIVE_FROM_INPUT,
+        and after dropout, but for relu: where its output is 0, dropped or not, the derivative is 0.
         """
-        return self.activations[layer - 1] in DERIVATIVE_FROM_INPUT or self.dropout[layer - 1] > 0.0
+        name = self.activations[layer - 1]
+        return name in DERIVATIVE_FROM_INPUT or (name != "relu" and self.dropout[layer - 1] > 0.0)

@@ -184,7 +184,7 @@ class PlanTable:
         rates: np.ndarray,
         training: bool,
     ) -> None:
-        self.plan = Plan(architecture, layout, parameters[0], 0, 1, training)
+        self.plan = Plan(architecture, layout, parameters[0], 0, 1, training, of_members=True)
         self._records = np.repeat(self.plan.record, len(architectures))
         self._records["parameters"] = rows_of(parameters)
         self._records["seed"] = seeds

@@ -126,6 +126,7 @@ class Plan:
         n_threads: int,
         training: bool,
         own_blocks: bool = True,
+        of_members: bool = False,
     ) -> None:
         itemsize = architecture.dtype.itemsize
         line = LINE_BYTES // itemsize
@@ -171,11 +172,13 @@ class Plan:
             layer["activation"] = ACTIVATION_CODES[activation]
             layer["output"] = self._take(rows * layout.leading[index])
             layer["factor"] = -1
-            if training and index < n_layers - 1 and architecture.keeps_factor(index + 1):
-                layer["factor"] = self._take(rows * layout.leading[index])
+            if training and index < n_layers - 1:
                 rate = architecture.dropout[index]
                 layer["dropout_from"] = int(rate * 2**32)
                 layer["dropout_scale"] = 1 / (1 - rate)
+                # Members of an ensemble drop units at rates of their own.
+                if architecture.keeps_factor(index + 1) or (of_members and rate > 0):
+                    layer["factor"] = self._take(rows * layout.leading[index])
         plan["arena_size"] = layout.size
         if own_blocks:
             plan["partial"] = self._take(layout.size if training else 0)

@@ -240,29 +240,39 @@ def activate_rows_keeping_factor(
 
 
 @inline
-def chain_loop(activation: int, rows: int, vectors: int, d: Reals, d_row: int, a: Reals, leading: int) -> None:
+def chain_loop(
+    activation: int, scale: float, rows: int, vectors: int, d: Reals, d_row: int, a: Reals, leading: int
+) -> None:
     for i in range(rows):
         for j in range(vectors):
             p = a + (i * leading + j * lanes(a))
             output = load(p)
-            store(p, load(d + (i * d_row + j * lanes(a))) * derivative(activation, output, output))
+            if activation == RELU:
+                zero = splat(0, a)
+                slope = choose(output > zero, splat(scale, a), zero)
+            else:
+                slope = derivative(activation, output, output)
+            store(p, load(d + (i * d_row + j * lanes(a))) * slope)
 
 
 @kernel
-def chain_rows(activation: int, rows: int, vectors: int, d: Reals, d_row: int, a: Reals, leading: int) -> None:
-    """The chain rule through an activation, in place: the outputs a become dL/dz = d * f'(a), d being dL/da."""
+def chain_rows(
+    activation: int, scale: float, rows: int, vectors: int, d: Reals, d_row: int, a: Reals, leading: int
+) -> None:
+    """The chain rule through an activation, in place: the outputs a become dL/dz = d * f'(a), d being dL/da. ``scale``
+    is what dropout has multiplied relu's outputs by."""
     if activation == RELU:
-        chain_loop(RELU, rows, vectors, d, d_row, a, leading)
+        chain_loop(RELU, scale, rows, vectors, d, d_row, a, leading)
     elif activation == LEAKY_RELU:
-        chain_loop(LEAKY_RELU, rows, vectors, d, d_row, a, leading)
+        chain_loop(LEAKY_RELU, scale, rows, vectors, d, d_row, a, leading)
     elif activation == ELU:
-        chain_loop(ELU, rows, vectors, d, d_row, a, leading)
+        chain_loop(ELU, scale, rows, vectors, d, d_row, a, leading)
     elif activation == SIGMOID:
-        chain_loop(SIGMOID, rows, vectors, d, d_row, a, leading)
+        chain_loop(SIGMOID, scale, rows, vectors, d, d_row, a, leading)
     elif activation == TANH:
-        chain_loop(TANH, rows, vectors, d, d_row, a, leading)
+        chain_loop(TANH, scale, rows, vectors, d, d_row, a, leading)
     else:
-        chain_loop(IDENTITY, rows, vectors, d, d_row, a, leading)
+        chain_loop(IDENTITY, scale, rows, vectors, d, d_row, a, leading)
 
 
 @kernel

@@ -16,7 +16,7 @@ from fastmlp._backends._numba._activation import (
 )
 from fastmlp._backends._numba._compiler import inline, kernel
 from fastmlp._backends._numba._gather import FETCHED_ROWS
-from fastmlp._backends._numba._memory import Pointer, Struct, constructor, copy_reals, is_set, size_of_real
+from fastmlp._backends._numba._memory import Pointer, Struct, as_real, constructor, copy_reals, is_set, size_of_real
 from fastmlp._backends._numba._structs import SGD, Layer, Reals
 from fastmlp._backends._numba._tile import multiply, next_tile_vectors, product, tile_registers, touched
 from fastmlp._backends._numba._tile_code import COLUMNS_OF_A, MAX_TILE_ROWS, ROWS_OF_A, UNROLLED
@@ -208,11 +208,20 @@ def backward_scratch_struct(real: Any) -> Struct:
             "transposed": Pointer(real),  # a block of W^T
             "tile": Pointer(real),  # what tiles compute
             "fetched": Pointer(FETCHED_ROWS),  # or null
+            "is_dropped": types.int64,  # whether units were, on the way forward
         },
     )
 
 
 backward_scratch = constructor(backward_scratch_struct, like="constants")
+
+
+@inline
+def dropout_scale(layer: Layer, scratch: BackwardScratch) -> float:
+    """What dropout has multiplied a layer's outputs by."""
+    if scratch.is_dropped and layer.dropout_from > 0:
+        return as_real(layer.dropout_scale, scratch.tile)
+    return as_real(1, scratch.tile)
 
 
 @inline
@@ -347,7 +356,8 @@ def dense_input_gradient(
                 if is_set(factor):
                     chain_rows_by_factor(rows, vectors, gradients, tile_row, factor + at, a + at, below.leading)
                 else:
-                    chain_rows(below.activation, rows, vectors, gradients, tile_row, a + at, below.leading)
+                    scale = dropout_scale(below, scratch)
+                    chain_rows(below.activation, scale, rows, vectors, gradients, tile_row, a + at, below.leading)
             else:
                 for i in range(rows):
                     copy_reals(dx + ((row + i) * layer.n_in + first), gradients + i * tile_row, units)

@@ -216,8 +216,10 @@ def lanes_penalty(t: Lanes) -> None:
     for lane in range(lanes(t.x)):
         plan = member_of(t, lane).plan
         t.charges[lane] = 0.0
-        if plan.l1 != 0 or plan.l2 != 0:
-            t.charges[lane] = plan.l1 * t.sums[lane] + plan.l2 / 2 * t.other_sums[lane]
+        if plan.l1 != 0:
+            t.charges[lane] = t.charges[lane] + plan.l1 * t.sums[lane]
+        if plan.l2 != 0:
+            t.charges[lane] = t.charges[lane] + plan.l2 / 2 * t.other_sums[lane]
 
 
 # ---- updates: as _update.py, with every member's own constants
@@ -370,7 +372,7 @@ def lanes_backward(t: Lanes, rows: int, logits: Reals) -> None:
             if below.factor >= 0:
                 chain_rows_by_factor(1, rows * n_in, t.deltas, 0, t.factors + output, a, 0)
             else:
-                chain_rows(below.activation, 1, rows * n_in, t.deltas, 0, a, 0)
+                chain_rows(below.activation, as_real(1, a), 1, rows * n_in, t.deltas, 0, a, 0)
             dz = a
             output += rows * n_in * width
 

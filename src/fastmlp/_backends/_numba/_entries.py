@@ -121,7 +121,7 @@ def run(job: int, c: Arguments, member: Member) -> None:
     mode = flush_subnormals()
     net = network(
         plan=c.plan, workspace=c.workspace, parameters=c.plan.parameters, examples=c.examples, member=member,
-        x=0, x_leading=0, fetched=0,
+        x=0, x_leading=0, fetched=0, is_dropped=0,
     )  # fmt: skip
     if job == FORWARD:
         copy_outputs(net, c.n, c.option, c.plan.n_layers - 1, c.out, c.outs)

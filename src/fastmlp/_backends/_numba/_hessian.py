@@ -237,6 +237,7 @@ def add_gradient_tangents(net: Network, d: Derivatives, block_rows: int, sink: G
         transposed=scratch_at(net, plan.transposed),
         tile=scratch_at(net, plan.tile),
         fetched=0,
+        is_dropped=0,
     )
     further = gradient_sink(use=ADD_GRADIENT, gradients=sink.gradients, parameters=sink.parameters, update=0)
     for number in range(plan.n_layers):

@@ -12,6 +12,7 @@ from fastmlp._backends._numba._dense import (
     UPDATE_PARAMETERS,
     BackwardScratch,
     GradientSink,
+    dropout_scale,
     is_plain_sgd,
     pack_transposed,
 )
@@ -136,4 +137,4 @@ def narrow_backward(
     elif is_set(factor):
         chain_rows_by_factor(rows, 1, tile, lanes(a), factor, a, below.leading)
     else:
-        chain_rows(below.activation, rows, 1, tile, lanes(a), a, below.leading)
+        chain_rows(below.activation, dropout_scale(below, scratch), rows, 1, tile, lanes(a), a, below.leading)

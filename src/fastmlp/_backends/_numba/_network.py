@@ -86,6 +86,7 @@ def network_struct(real: Any) -> Struct:
             "x": Pointer(real),  # the block's inputs
             "x_leading": types.int64,
             "fetched": Pointer(FETCHED_ROWS),  # while going backward; or null
+            "is_dropped": types.int64,  # whether units of the block were
         },
     )
 
@@ -134,6 +135,7 @@ def network_forward(net: Network, first: int, block_rows: int, batch_row: int, d
     plan = net.plan
     begin, end = share_of(net.member, block_rows, SHARED_ROWS)
     rows = end - begin
+    net.is_dropped = pick(dropout_step >= 0, 1, 0)
     layer = plan.layers
     x, x_leading = input_rows(
         net.examples, first, block_rows, begin, end, layer.n_in, net.workspace + plan.input, plan.input_leading
@@ -155,7 +157,7 @@ def network_forward(net: Network, first: int, block_rows: int, batch_row: int, d
         else:
             packed = scratch_at(net, plan.packed)
             dense_forward(rows, layer, activation, x, x_leading, parameters, packed, z, factor)
-        if dropout_step >= 0 and layer.dropout_from > 0:
+        if net.is_dropped and layer.dropout_from > 0:
             drop_rows(plan.seed, dropout_step, number + 1, layer, batch_row + begin, rows, z, factor)
         x = z
         x_leading = layer.leading
@@ -175,6 +177,7 @@ def network_backward(net: Network, rows: int, dx: Reals, sink: GradientSink) -> 
         transposed=scratch_at(net, plan.transposed),
         tile=scratch_at(net, plan.tile),
         fetched=net.fetched,
+        is_dropped=net.is_dropped,
     )
     for number in range(plan.n_layers - 1, -1, -1):
         layer = plan.layers[number]
@@ -229,41 +232,36 @@ def chain_outputs(net: Network, dy: Reals, block_rows: int) -> None:
     meet(net.member)
 
 
-@kernel
-def penalty_of(plan: Plan) -> float:
-    if plan.l1 == 0 and plan.l2 == 0:
-        return 0.0
-    absolutes = 0.0
-    squares = 0.0
+@inline
+def sum_over(plan: Plan, arena: Reals, is_squared: bool, biases: int) -> float:
+    """The sum of x^2, or of abs(x), over the weights in an arena and, with 1, the biases."""
+    total = 0.0
     for number in range(plan.n_layers):
         layer = plan.layers[number]
-        for i in range(layer.n_in):
-            row = plan.parameters + (layer.parameters + i * layer.leading)
-            absolute_sum = line_of(0, row)
-            square_sum = line_of(0, row)
+        for i in range(layer.n_in + biases):
+            row = arena + (layer.parameters + i * layer.leading)
+            row_sum = line_of(0, row)
             for j in range(0, layer.n_out, line_lanes(row)):
-                w = load_line(row + j)
-                absolute_sum = absolute_sum + absolute(w)
-                square_sum = multiply_add(w, w, square_sum)
-            absolutes += as_double(line_sum(absolute_sum))
-            squares += as_double(line_sum(square_sum))
-    return plan.l1 * absolutes + plan.l2 / 2 * squares
+                x = load_line(row + j)
+                row_sum = multiply_add(x, x, row_sum) if is_squared else row_sum + absolute(x)
+            total += as_double(line_sum(row_sum))
+    return total
+
+
+@kernel
+def penalty_of(plan: Plan) -> float:
+    penalty = 0.0
+    if plan.l1 != 0:
+        penalty += plan.l1 * sum_over(plan, plan.parameters, False, 0)
+    if plan.l2 != 0:
+        penalty += plan.l2 / 2 * sum_over(plan, plan.parameters, True, 0)
+    return penalty
 
 
 @kernel
 def norm_of(plan: Plan, gradients: Reals) -> float:
     """The Euclidean norm of a whole gradient."""
-    squares = 0.0
-    for number in range(plan.n_layers):
-        layer = plan.layers[number]
-        for i in range(layer.n_in + 1):
-            row = gradients + (layer.parameters + i * layer.leading)
-            total = line_of(0, row)
-            for j in range(0, layer.n_out, line_lanes(row)):
-                d = load_line(row + j)
-                total = multiply_add(d, d, total)
-            squares += as_double(line_sum(total))
-    return square_root(squares)
+    return square_root(sum_over(plan, gradients, True, 1))
 
 
 @kernel

@@ -8,7 +8,7 @@ from numba.core import types
 
 from fastmlp._backends._numba._columns import columns_buffer
 from fastmlp._backends._numba._compiler import kernel, primitive
-from fastmlp._backends._numba._memory import INT32, INT64
+from fastmlp._backends._numba._memory import INT32, INT64, is_set
 from fastmlp._backends._numba._structs import Layer, Reals
 from fastmlp._backends._numba._target import current_target
 from fastmlp._backends._numba._vector import Vector, lanes, load, smaller, spread, store
@@ -97,8 +97,8 @@ def draw_scales(seed: Any, step: Any, number: Any, layer: Any, row: Any, first: 
 def drop_rows(
     seed: int, step: int, number: int, layer: Layer, first_row: int, rows: int, a: Reals, factor: Reals
 ) -> None:
-    """Drops units of the outputs a (and of their kept derivatives) of hidden layer ``number``, counted from 1;
-    first_row is their place in the batch."""
+    """Drops units of the outputs a (and of their derivatives, where these are kept) of hidden layer ``number``, counted
+    from 1; first_row is their place in the batch."""
     scales = columns_buffer(a)
     for i in range(0, rows, DRAWN_ROWS):
         for first in range(0, layer.n_out, drawn()):
@@ -109,5 +109,6 @@ def drop_rows(
                     at = (i + r) * layer.leading + first + j
                     scale = load(scales + (r * drawn() + j))
                     store(a + at, load(a + at) * scale)
-                    store(factor + at, load(factor + at) * scale)
+                    if is_set(factor):
+                        store(factor + at, load(factor + at) * scale)
                     j += lanes(a)
