@@ -1,8 +1,8 @@
 /* Dropout masks from Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): the mask of
  * a unit depends on (seed, step, layer, row, unit) alone, not on who computes it or when. */
 
-/* Counters of a row at a time, one in every lane of 64 bits; the units that get a word of theirs each; and rows side by side,
- * since every round waits for the one before it: a step of 64-100-10 +2.5 %, under AVX2 +5 %. */
+/* Counters at a time, one in every lane of 64 bits, each for four units of a row; the units that get a word of theirs each; and
+ * vectors side by side, since every round waits for the one before it: a step of 64-100-10 +2.5 %, under AVX2 +5 %. */
 enum { QUADS = WIDE_LANES, DRAWN = 4 * QUADS, DRAWN_ROWS = 3 };
 
 /* Places of the quads in even and odd lanes, so that their words come out in order. */
@@ -31,15 +31,18 @@ INLINE nvector naturals_of(const wide_vector words[2], int i) {
 #endif
 }
 
-/* What DRAWN units, from unit `first`, a multiple of 4, on, are multiplied by in DRAWN_ROWS rows from `row` on. Upper halves of
- * lanes are anything until the words are put together. A unit takes 0.5 ns; with one counter after the other it took 5.9. */
-INLINE void draw_scales(uint64_t seed, int64_t step, int64_t number, const fastmlp_layer *layer, int64_t row, int64_t first, vector scales[DRAWN_ROWS][DRAWN / LANES]) {
+/* The quads of DRAWN units of a row, from unit `first`, a multiple of 4, on. */
+INLINE wide_vector quads_from(int64_t first) { return *(const wide_vector *)quad_places + wide((uint32_t)(first / 4)); }
+
+/* What DRAWN units are multiplied by: of every lane a quad in a row, and again so many rows further, DRAWN_ROWS times. Upper
+ * halves of lanes are anything until the words are put together. A unit takes 0.5 ns; with one counter after the other it took
+ * 5.9. */
+INLINE void draw_scales(uint64_t seed, int64_t step, int64_t number, const fastmlp_layer *layer, wide_vector quad, wide_vector row, int64_t rows_further, vector scales[DRAWN_ROWS][DRAWN / LANES]) {
     uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
     wide_vector c0[DRAWN_ROWS], c1[DRAWN_ROWS], c2[DRAWN_ROWS], c3[DRAWN_ROWS];
     UNROLL
     for (int i = 0; i < DRAWN_ROWS; i++) {
-        c0[i] = *(const wide_vector *)quad_places + wide((uint32_t)(first / 4));
-        c1[i] = wide((uint32_t)(row + i)), c2[i] = wide((uint32_t)number), c3[i] = wide((uint32_t)step);
+        c0[i] = quad, c1[i] = row + wide((uint32_t)(i * rows_further)), c2[i] = wide((uint32_t)number), c3[i] = wide((uint32_t)step);
     }
     UNROLL
     for (int round = 0; round < 10; round++) {
@@ -65,23 +68,49 @@ INLINE void draw_scales(uint64_t seed, int64_t step, int64_t number, const fastm
     }
 }
 
+/* A vector of outputs, and of their derivatives where these are kept, by a vector of scales. */
+INLINE void drop_vector(vector scale, int64_t at, real *a, real *factor) {
+    store(a + at, load(a + at) * scale);
+    if (factor) store(factor + at, load(factor + at) * scale);
+}
+
+/* The last units of every row, from `first` on, so few that the counters of some rows fill a vector: of 100 units 4. */
+static void drop_last_units(uint64_t seed, int64_t step, int64_t number, const fastmlp_layer *layer, int64_t first, int64_t first_row, int64_t rows, real *a, real *factor) {
+    const int64_t left = layer->n_out - first, quads = (left + 3) / 4, together = QUADS / quads;
+    uint64_t quad[QUADS] __attribute__((aligned(64))), row[QUADS] __attribute__((aligned(64)));
+    for (int64_t lane = 0; lane < QUADS; lane++) {
+        const int64_t place = (int64_t)quad_places[lane];
+        quad[lane] = (uint64_t)(first / 4 + place % quads), row[lane] = (uint64_t)(first_row + place / quads);
+    }
+    for (int64_t i = 0; i < rows; i += DRAWN_ROWS * together) {
+        vector scales[DRAWN_ROWS][DRAWN / LANES];
+        draw_scales(seed, step, number, layer, *(const wide_vector *)quad, *(const wide_vector *)row + wide((uint32_t)i), together, scales);
+        real drawn[DRAWN_ROWS * DRAWN + LANES] __attribute__((aligned(64)));
+        __builtin_memcpy(drawn, scales, sizeof scales);
+        for (int64_t d = 0, r = i; d < DRAWN_ROWS * DRAWN; d += DRAWN)
+            for (int64_t k = 0; k < together && r < rows; k++, r++)
+                for (int64_t j = 0; j < left; j += LANES)
+                    drop_vector(load_loose(drawn + d + 4 * k * quads + j), r * layer->leading + first + j, a, factor);
+    }
+}
+
 /* Drops units of the outputs a (and of their derivatives, where these are kept) of hidden layer `number`, counted from 1;
  * first_row is their place in the batch. */
 static void drop_rows(uint64_t seed, int64_t step, int64_t number, const fastmlp_layer *layer, int64_t first_row, int64_t rows, real *a, real *factor) {
+    const int64_t rest = layer->n_out % DRAWN, alone = rest > DRAWN / 2 ? layer->n_out : layer->n_out - rest;
     for (int64_t i = 0; i < rows; i += DRAWN_ROWS)
-        for (int64_t first = 0; first < layer->n_out; first += DRAWN) {
+        for (int64_t first = 0; first < alone; first += DRAWN) {
             vector scales[DRAWN_ROWS][DRAWN / LANES];
-            draw_scales(seed, step, number, layer, first_row + i, first, scales);
+            draw_scales(seed, step, number, layer, quads_from(first), wide((uint32_t)(first_row + i)), 1, scales);
             UNROLL
             for (int r = 0; r < DRAWN_ROWS; r++) {
                 if (i + r >= rows) break;
                 UNROLL
                 for (int j = 0; j < DRAWN / LANES; j++) {
                     if (first + j * LANES >= layer->n_out) break;
-                    const int64_t at = (i + r) * layer->leading + first + j * LANES;
-                    store(a + at, load(a + at) * scales[r][j]);
-                    if (factor) store(factor + at, load(factor + at) * scales[r][j]);
+                    drop_vector(scales[r][j], (i + r) * layer->leading + first + j * LANES, a, factor);
                 }
             }
         }
+    if (alone < layer->n_out) drop_last_units(seed, step, number, layer, alone, first_row, rows, a, factor);
 }

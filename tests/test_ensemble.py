@@ -38,6 +38,7 @@ NETS = {
     "mae": ((3, 4, 18), {"loss": "mae", "activation": "gelu", "output_activation": "tanh"}, {}),
     "huber": ((3, 4, 18), {"loss": "huber", "activation": "silu"}, {"l1": lambda i: 0.01, "l2": lambda i: 0.1 * i}),
     "dropout": ((4, 10, 6, 2), {"activation": "tanh"}, {"dropout": lambda i: [0.1 * (i % 4), 0.5 * (i % 2)]}),
+    "relu dropout": ((4, 10, 6, 2), {"activation": "relu"}, {"dropout": lambda i: [0.1 * (i % 4), 0.5 * (i % 2)]}),
 }
 
 

@@ -58,6 +58,28 @@ def test_exact_masks(backend, dtype, n):
         assert_close(gradients.flat, flat(expected[1], expected[2]), dtype, f"gradients {step}", scale=2)
 
 
+@pytest.mark.parametrize("widths", [(1, 4), (5, 8), (12, 16), (17, 33), (36, 100)])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_exact_masks_of_widths(backend, dtype, widths, activation):
+    """Several rows of the last units of a layer are drawn together; relu keeps no derivatives beside its outputs."""
+    settings = {"dropout": (0.5, 0.3), "activation": activation, "rng": 3, "dtype": dtype, "backend": backend}
+    net, reference = make_net((3, *widths, 2), **settings)
+    for n in (1, 5, 13, 50):
+        X, y = make_examples(net, n)
+        step = net._dropout_step
+        loss, gradients = net.loss_and_gradients(X, y, training=True)
+        factors = oracle.dropout_factors(reference, int(net._seed), step, n)
+        expected = oracle.fast_loss_and_gradients(reference, X, y, factors=factors)
+        assert_close(loss, expected[0], dtype, f"loss of {n}")
+        assert_close(gradients.flat, flat(expected[1], expected[2]), dtype, f"gradients of {n}", scale=2)
+        # Without dropout nothing is scaled, though the net has a rate.
+        loss, gradients = net.loss_and_gradients(X, y)
+        expected = oracle.fast_loss_and_gradients(reference, X, y)
+        assert_close(
+            gradients.flat, flat(expected[1], expected[2]), dtype, f"gradients of {n} without dropout", scale=2
+        )
+
+
 @pytest.mark.parametrize("activation", ["relu", "elu", "sigmoid", "tanh", "gelu", "softplus", "identity"])
 def test_dropout_with_every_kind_of_derivative(backend, dtype, activation):
     net, reference = make_net((4, 9, 3), activation=activation, dropout=0.4, dtype=dtype, backend=backend)

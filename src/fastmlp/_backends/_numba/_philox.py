@@ -7,19 +7,49 @@ import llvmlite.ir as ir
 from numba.core import types
 
 from fastmlp._backends._numba._columns import columns_buffer
-from fastmlp._backends._numba._compiler import kernel, primitive
+from fastmlp._backends._numba._compiler import inline, kernel, primitive
 from fastmlp._backends._numba._memory import INT32, INT64, is_set
 from fastmlp._backends._numba._structs import Layer, Reals
 from fastmlp._backends._numba._target import current_target
-from fastmlp._backends._numba._vector import Vector, lanes, load, smaller, spread, store
+from fastmlp._backends._numba._vector import Vector, lanes, load, load_loose, smaller, spread, store
 
 _WORD = 0xFFFFFFFF
 DRAWN_ROWS = 3  # side by side, since every round waits for the one before it
 
 
 def _quads() -> int:
-    """Counters of a row at a time, one in every lane of 64 bits."""
+    """QUADS: counters at a time, one in every lane of 64 bits, each for four units of a row."""
     return current_target().vector_bytes // 8
+
+
+def _quad_places() -> Any:
+    """The even lanes have the first half of the quads: so their words come out in order."""
+    quads = _quads()
+    return ir.Constant(ir.VectorType(INT64, quads), [i % 2 * (quads // 2) + i // 2 for i in range(quads)])
+
+
+def _wide_vector() -> Vector:
+    return Vector(types.int64, _quads())
+
+
+@primitive
+def together(quads: Any) -> Any:
+    """How many rows of so many quads fill a vector."""
+    return types.int64, lambda builder, n: builder.sdiv(INT64(_quads()), n)
+
+
+@primitive
+def quads_of_lanes(quads: Any) -> Any:
+    """The quad of every lane where rows of so many lie side by side."""
+    wide = _wide_vector()
+    return wide, lambda builder, n: builder.urem(_quad_places(), spread(builder, n, wide.llvm))
+
+
+@primitive
+def rows_of_lanes(quads: Any) -> Any:
+    """The row of every lane then."""
+    wide = _wide_vector()
+    return wide, lambda builder, n: builder.udiv(_quad_places(), spread(builder, n, wide.llvm))
 
 
 @primitive
@@ -30,15 +60,37 @@ def drawn() -> Any:
 
 
 @primitive
-def draw_scales(seed: Any, step: Any, number: Any, layer: Any, row: Any, first: Any, to: Any) -> Any:
-    """What DRAWN units, from unit ``first``, a multiple of 4, on, are multiplied by in DRAWN_ROWS rows from ``row`` on,
-    row after row into ``to``. Upper halves of lanes are anything until the words are put together."""
+def draw_scales(
+    seed: Any,
+    step: Any,
+    number: Any,
+    layer: Any,
+    quads_of_lanes: Any,
+    rows_of_lanes: Any,
+    first: Any,
+    row: Any,
+    rows_further: Any,
+    to: Any,
+) -> Any:
+    """What DRAWN units are multiplied by: of every lane a quad in a row, counted from unit ``first``, a multiple of 4,
+    and from ``row``, and again so many rows further, DRAWN_ROWS times, one after the other into ``to``. Upper halves of
+    lanes are anything until the words are put together."""
     vector, quads = Vector(to.target), _quads()
     wide = ir.VectorType(INT64, quads)
     fields = layer.target
 
     def emit(
-        builder: ir.IRBuilder, key: Any, step: Any, number: Any, layer_at: Any, row: Any, unit: Any, scales: Any
+        builder: ir.IRBuilder,
+        key: Any,
+        step: Any,
+        number: Any,
+        layer_at: Any,
+        lane_quads: Any,
+        lane_rows: Any,
+        unit: Any,
+        row: Any,
+        further: Any,
+        scales: Any,
     ) -> None:
         def constant(x: int) -> Any:
             return ir.Constant(wide, [x] * quads)
@@ -53,11 +105,10 @@ def draw_scales(seed: Any, step: Any, number: Any, layer: Any, row: Any, first: 
             word = builder.add(builder.lshr(key, INT64(shift)), INT64(increment * n & _WORD))
             return spread(builder, word, wide)
 
-        # The even lanes have the first half of the quads: so their words come out in order.
-        places = ir.Constant(wide, [i % 2 * (quads // 2) + i // 2 for i in range(quads)])
-        c0 = builder.add(spread(builder, builder.lshr(unit, INT64(2)), wide), places)
+        c0 = builder.add(spread(builder, builder.lshr(unit, INT64(2)), wide), lane_quads)
         c2, c3 = (spread(builder, word, wide) for word in (number, step))
-        counters = [(c0, spread(builder, builder.add(row, INT64(i)), wide), c2, c3) for i in range(DRAWN_ROWS)]
+        firsts = [builder.add(row, builder.mul(further, INT64(i))) for i in range(DRAWN_ROWS)]
+        counters = [(c0, builder.add(spread(builder, first, wide), lane_rows), c2, c3) for first in firsts]
         for n in range(10):
             key0, key1 = key_of_round(0, 0x9E3779B9, n), key_of_round(32, 0xBB67AE85, n)
             for i, (c0, c1, c2, c3) in enumerate(counters):
@@ -93,6 +144,34 @@ def draw_scales(seed: Any, step: Any, number: Any, layer: Any, row: Any, first: 
     return types.void, emit
 
 
+@inline
+def drop_vector(scale: Vector, at: int, a: Reals, factor: Reals) -> None:
+    """A vector of outputs, and of their derivatives where these are kept, by a vector of scales."""
+    store(a + at, load(a + at) * scale)
+    if is_set(factor):
+        store(factor + at, load(factor + at) * scale)
+
+
+@kernel
+def drop_last_units(
+    seed: int, step: int, number: int, layer: Layer, first: int, first_row: int, rows: int, a: Reals, factor: Reals
+) -> None:
+    """The last units of every row, from ``first`` on, so few that the counters of some rows fill a vector."""
+    scales = columns_buffer(a)
+    left = layer.n_out - first
+    quads = (left + 3) // 4
+    lane_quads, lane_rows = quads_of_lanes(quads), rows_of_lanes(quads)
+    i = 0
+    while i < rows:
+        draw_scales(seed, step, number, layer, lane_quads, lane_rows, first, first_row + i, together(quads), scales)
+        for d in range(DRAWN_ROWS):
+            for k in range(smaller(together(quads), rows - i)):
+                drawn_at = scales + (d * drawn() + 4 * k * quads)
+                for j in range(0, left, lanes(a)):
+                    drop_vector(load_loose(drawn_at + j), (i + k) * layer.leading + first + j, a, factor)
+            i += together(quads)
+
+
 @kernel
 def drop_rows(
     seed: int, step: int, number: int, layer: Layer, first_row: int, rows: int, a: Reals, factor: Reals
@@ -100,15 +179,17 @@ def drop_rows(
     """Drops units of the outputs a (and of their derivatives, where these are kept) of hidden layer ``number``, counted
     from 1; first_row is their place in the batch."""
     scales = columns_buffer(a)
+    rest = layer.n_out % drawn()
+    alone = layer.n_out if rest > drawn() // 2 else layer.n_out - rest
+    lane_quads, lane_rows = quads_of_lanes(drawn()), rows_of_lanes(drawn())
     for i in range(0, rows, DRAWN_ROWS):
-        for first in range(0, layer.n_out, drawn()):
-            draw_scales(seed, step, number, layer, first_row + i, first, scales)
+        for first in range(0, alone, drawn()):
+            draw_scales(seed, step, number, layer, lane_quads, lane_rows, first, first_row + i, 1, scales)
             for r in range(smaller(DRAWN_ROWS, rows - i)):
                 j = 0
                 while j < drawn() and first + j < layer.n_out:
-                    at = (i + r) * layer.leading + first + j
                     scale = load(scales + (r * drawn() + j))
-                    store(a + at, load(a + at) * scale)
-                    if is_set(factor):
-                        store(factor + at, load(factor + at) * scale)
+                    drop_vector(scale, (i + r) * layer.leading + first + j, a, factor)
                     j += lanes(a)
+    if alone < layer.n_out:
+        drop_last_units(seed, step, number, layer, alone, first_row, rows, a, factor)
