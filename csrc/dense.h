@@ -10,6 +10,8 @@ enum {
     BLOCK_DEPTH = 1280 / sizeof(real),
     PACKED_OUTPUTS = VECTOR_BYTES == 64 ? INT32_MAX : 1024, /* a block of x is packed where so many outputs read it: 4 x 2048 +3 % */
     PACKED_ROW = BLOCK_DEPTH + LINE_LANES, /* an odd number of lines */
+    /* of a layer's outputs, or of what the gradient of its weights goes to: more than half the second cache is fetched beforehand */
+    FETCHED_BYTES = 1 << 19,
     PACKED_COLUMNS = 256, /* a panel of inputs nobody writes over too early is packed where layers have more */
     STREAMED_COLUMNS = 256, /* one example goes through layers from here on row by row */
 };
@@ -54,6 +56,7 @@ static void dense_forward(int64_t all_rows, const fastmlp_layer *layer, int64_t 
     for (int64_t r = 0; r < row_blocks; r++) {
         const range row = part_of(all_rows, row_blocks, r, MAX_TILE_ROWS);
         const int64_t rows = row.to - row.from;
+        const int is_fetched = rows * leading * (int64_t)sizeof(real) >= FETCHED_BYTES;
         for (int64_t d = 0; d < depth_blocks; d++) {
             const range k = part_of(layer->n_in, depth_blocks, d, UNROLLED);
             const real *a = x + row.from * x_leading + k.from;
@@ -68,9 +71,11 @@ static void dense_forward(int64_t all_rows, const fastmlp_layer *layer, int64_t 
                 step = touched(tile);
                 const real *b = parameters + k.from * leading + j * LANES;
                 real *c = z + row.from * leading + j * LANES;
+                const column_rows ahead[2] = {{c + step * LANES, leading, rows}, {NULL, 0, 0}};
                 multiply(ROWS_OF_A, rows, tile, &(product){
                     .a = a, .a_stride = a_leading,
                     .b = b, .b_row = leading, .next = b + step * LANES, .next_row = leading, .next_rows = k.to - k.from,
+                    .then = is_fetched ? ahead : NULL,
                     .start = d == 0 ? parameters + layer->n_in * leading + j * LANES : c, .start_row = d == 0 ? 0 : leading,
                     .c = c, .c_row = leading, .depth = k.to - k.from,
                 });
@@ -133,6 +138,8 @@ static void dense_weight_gradient(int64_t rows, const fastmlp_layer *layer, rang
     const int is_added = is_plain_sgd(sink) && sink->update->rate != 0, is_direct = sink->use != UPDATE_PARAMETERS || is_added;
     const real scale = is_added ? -sink->update->rate : sink->use == ADD_GRADIENT;
     real *arena = is_added ? sink->parameters : sink->gradients;
+    const int has_first = !is_direct && uses_first(sink->update->code), has_second = !is_direct && uses_second(sink->update->code);
+    const int is_fetched = (1 + has_first + has_second) * layer->n_in * leading * (int64_t)sizeof(real) >= FETCHED_BYTES;
     for (int64_t j = 0, step; j < vectors; j += step) {
         const int64_t tile = next_tile_vectors(smaller(GROUP, units), layer->n_out - j * LANES);
         step = touched(tile);
@@ -143,6 +150,17 @@ static void dense_weight_gradient(int64_t rows, const fastmlp_layer *layer, rang
             .c = is_direct ? arena + at : scratch->tile, .c_row = is_direct ? leading : step * LANES,
             .depth = rows, .scale = scale, .fetched = scratch->fetched,
         };
+        column_rows ahead[5];
+        if (is_fetched) { /* and last the rows of dz for the next column */
+            int64_t n = 0;
+            ahead[n++] = (column_rows){(is_direct ? arena : sink->parameters) + at, leading, units};
+            if (has_first) ahead[n++] = (column_rows){sink->update->first + at, leading, units};
+            if (has_second) ahead[n++] = (column_rows){sink->update->second + at, leading, units};
+            ahead[n++] = (column_rows){p.next, leading, rows};
+            ahead[n].rows = 0;
+            p.then = ahead;
+            fetch_then(&p);
+        }
         for (int64_t u = 0; u < units; u += GROUP) {
             p.a = a + u * a_unit;
             multiply(COLUMNS_OF_A, smaller(GROUP, units - u), tile, &p);

@@ -156,8 +156,8 @@ static void copy_member(const lanes *t, int64_t lane, int is_back) {
     copy_lane(t->plan, m->plan->parameters, t->parameters, lane, is_back);
     if (!m->update) return;
     const int64_t code = m->update->code;
-    if (code == MOMENTUM || code == NESTEROV || code == ADAM) copy_lane(t->plan, m->update->first, t->first, lane, is_back);
-    if (code == ADAM || code == RMSPROP) copy_lane(t->plan, m->update->second, t->second, lane, is_back);
+    if (uses_first(code)) copy_lane(t->plan, m->update->first, t->first, lane, is_back);
+    if (uses_second(code)) copy_lane(t->plan, m->update->second, t->second, lane, is_back);
 }
 
 /* The inputs of a block of rows that begins with each member's example `first`. */

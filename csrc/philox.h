@@ -87,6 +87,7 @@ static void drop_last_units(uint64_t seed, int64_t step, int64_t number, const f
         draw_scales(seed, step, number, layer, *(const wide_vector *)quad, *(const wide_vector *)row + wide((uint32_t)i), together, scales);
         real drawn[DRAWN_ROWS * DRAWN + LANES] __attribute__((aligned(64)));
         __builtin_memcpy(drawn, scales, sizeof scales);
+        store(drawn + DRAWN_ROWS * DRAWN, splat(0)); /* for the padding of the last row, which must stay finite */
         for (int64_t d = 0, r = i; d < DRAWN_ROWS * DRAWN; d += DRAWN)
             for (int64_t k = 0; k < together && r < rows; k++, r++)
                 for (int64_t j = 0; j < left; j += LANES)

@@ -6,6 +6,12 @@
  * is cut. `b` and `c` have rows of whole aligned vectors. Of `a` one stride is 1: from k to k + 1 where rows of it are
  * multiplied (forward, and the input's gradient), from row to row where columns are (the weights' gradient). */
 
+/* Rows of a column of tiles; a list of them ends with one that has none. */
+typedef struct {
+    const real *start;
+    int64_t row, rows;
+} column_rows;
+
 typedef struct {
     const real *a;
     int64_t a_stride; /* elements from row to row; of columns from k to k + 1 */
@@ -17,8 +23,9 @@ typedef struct {
     int64_t c_row;
     int64_t depth;
     real scale; /* 0: c is overwritten */
-    const real *next; /* what the next product will read: fetched while this one is computed, a row with every four k */
+    const real *next; /* what will be read soon: fetched while this is computed, a row with every four k */
     int64_t next_row, next_rows;
+    const column_rows *then; /* and what after that; or NULL */
     fetched_rows *fetched; /* a line of them with every four k, too; or NULL */
 } product;
 
@@ -229,6 +236,14 @@ INLINE int64_t next_tile_vectors(int64_t rows, int64_t outputs) {
     return left == widest + 1 ? (left + 1) / 2 : widest; /* no single vector for last */
 }
 
+/* The next rows of the list are fetched from now on; where there are none, a line again and again. */
+static void fetch_then(product *p) {
+    p->next_row = 0;
+    if (p->then->rows == 0) return;
+    p->next = p->then->start, p->next_row = p->then->row, p->next_rows = p->then->rows;
+    p->then++;
+}
+
 /* All rows of one column of tiles of some vectors, or HALF, the last two of one height. Moves the product on by them. */
 static void multiply(tile_kind kind, int64_t rows, int64_t vectors, product *p) {
     const int64_t most = most_tile_rows(vectors), fetched = p->depth / UNROLLED;
@@ -245,6 +260,8 @@ static void multiply(tile_kind kind, int64_t rows, int64_t vectors, product *p) 
         p->c += tile_rows * p->c_row;
         p->next += fetched * p->next_row;
         p->next_rows -= fetched;
-        if (p->next_rows <= 0) p->next_row = 0;
+        if (p->next_rows > 0) continue;
+        if (p->then) fetch_then(p);
+        else p->next_row = 0;
     }
 }

@@ -12,6 +12,10 @@ typedef struct {
     real *parameters, *first, *second; /* arenas */
 } update_step;
 
+/* Whether an optimizer keeps a velocity or first moment, and a second. */
+INLINE int uses_first(int64_t code) { return code == MOMENTUM || code == NESTEROV || code == ADAM; }
+INLINE int uses_second(int64_t code) { return code == ADAM || code == RMSPROP; }
+
 /* The penalty's part of a weight's gradient. */
 INLINE vector penalty_gradient(vector g, vector p, real l1, real l2) {
     const vector zero = splat(0), slope = splat(l1);

@@ -16,11 +16,30 @@ from fastmlp._backends._numba._activation import (
 )
 from fastmlp._backends._numba._compiler import inline, kernel
 from fastmlp._backends._numba._gather import FETCHED_ROWS
-from fastmlp._backends._numba._memory import Pointer, Struct, as_real, constructor, copy_reals, is_set, size_of_real
+from fastmlp._backends._numba._memory import (
+    Pointer,
+    Struct,
+    as_real,
+    constructor,
+    copy_reals,
+    is_set,
+    null_like,
+    pick,
+    size_of_real,
+)
 from fastmlp._backends._numba._structs import SGD, Layer, Reals
-from fastmlp._backends._numba._tile import multiply, next_tile_vectors, product, tile_registers, touched
+from fastmlp._backends._numba._tile import (
+    append_rows,
+    column_rows_list,
+    fetch_then,
+    multiply,
+    next_tile_vectors,
+    product,
+    tile_registers,
+    touched,
+)
 from fastmlp._backends._numba._tile_code import COLUMNS_OF_A, MAX_TILE_ROWS, ROWS_OF_A, UNROLLED
-from fastmlp._backends._numba._update import is_plain, update_rows, update_step_struct
+from fastmlp._backends._numba._update import is_plain, update_rows, update_step_struct, uses_first, uses_second
 from fastmlp._backends._numba._vector import (
     lanes,
     line_lanes,
@@ -38,6 +57,9 @@ from fastmlp._backends._numba._vector import (
 BLOCK_ROWS = 192
 BLOCK_DEPTH_BYTES = 1280
 PACKED_OUTPUTS = 1024  # a block of x is packed where so many outputs read it, under vectors shorter than a line
+# Of a layer's outputs, or of what the gradient of its weights goes to: more than half the second cache is fetched
+# beforehand.
+FETCHED_BYTES = 1 << 19
 PACKED_COLUMNS = 256  # a panel of inputs nobody writes over too early is packed where layers have more
 STREAMED_COLUMNS = 256  # one example goes through layers from here on row by row
 
@@ -131,11 +153,13 @@ def dense_forward(
         else:
             activate_rows(activation, 1, vectors, z, leading)
         return
+    ahead = column_rows_list(x)
     row_blocks = parts_of(all_rows, BLOCK_ROWS)
     depth_blocks = parts_of(layer.n_in, block_depth(x))
     for r in range(row_blocks):
         row, row_end = part_of(all_rows, row_blocks, r, MAX_TILE_ROWS)
         rows = row_end - row
+        is_fetched = rows * leading * size_of_real(x) >= FETCHED_BYTES
         for d in range(depth_blocks):
             k, k_end = part_of(layer.n_in, depth_blocks, d, UNROLLED)
             depth = k_end - k
@@ -153,9 +177,11 @@ def dense_forward(
                 step = touched(tile)
                 b = parameters + (k * leading + at)
                 c = z + (row * leading + at)
+                append_rows(ahead, 0, c + step * lanes(x), leading, rows)
                 p = product(
                     a=a, a_stride=a_leading,
                     b=b, b_row=leading, next=b + step * lanes(x), next_row=leading, next_rows=depth,
+                    then=ahead if is_fetched else null_like(ahead),
                     start=bias + at if d == 0 else c, start_row=0 if d == 0 else leading,
                     c=c, c_row=leading, depth=depth, scale=0.0, fetched=0,
                 )  # fmt: skip
@@ -277,6 +303,11 @@ def dense_weight_gradient(
     elif sink.use == ADD_GRADIENT:
         scale = 1.0
     arena = sink.parameters if is_added else sink.gradients
+    has_first = not is_direct and uses_first(sink.update.code)
+    has_second = not is_direct and uses_second(sink.update.code)
+    arenas = 1 + pick(has_first, 1, 0) + pick(has_second, 1, 0)
+    is_fetched = arenas * layer.n_in * leading * size_of_real(a) >= FETCHED_BYTES
+    ahead = column_rows_list(a)
     j = 0
     while j < vectors:
         tile = next_tile_vectors(smaller(group_units(), units), layer.n_out - j * lanes(a), a)
@@ -285,10 +316,19 @@ def dense_weight_gradient(
         p = product(
             a=a, a_stride=a_stride,
             b=dz + j * lanes(a), b_row=leading, next=dz + (j + step) * lanes(a), next_row=leading, next_rows=rows,
-            start=dz, start_row=0,  # not read: columns start from +0
+            then=0, start=dz, start_row=0,  # start is not read: columns start from +0
             c=arena + at if is_direct else scratch.tile, c_row=leading if is_direct else step * lanes(a),
             depth=rows, scale=scale, fetched=scratch.fetched,
         )  # fmt: skip
+        if is_fetched:  # and last the rows of dz for the next column
+            n = append_rows(ahead, 0, (arena if is_direct else sink.parameters) + at, leading, units)
+            if has_first:
+                n = append_rows(ahead, n, sink.update.first + at, leading, units)
+            if has_second:
+                n = append_rows(ahead, n, sink.update.second + at, leading, units)
+            append_rows(ahead, n, p.next, leading, rows)
+            p.then = ahead
+            fetch_then(p)
         for u in range(0, units, group_units()):
             p.a = a + u * a_unit
             multiply(COLUMNS_OF_A, smaller(group_units(), units - u), tile, p)
@@ -343,7 +383,7 @@ def dense_input_gradient(
                 c = gradients + at
                 p = product(
                     a=dz + (row * leading + k), a_stride=leading,
-                    b=scratch.transposed + at, b_row=vectors * lanes(dz), next=dz, next_row=0, next_rows=0,
+                    b=scratch.transposed + at, b_row=vectors * lanes(dz), next=dz, next_row=0, next_rows=0, then=0,
                     start=scratch.constants + line_lanes(dz) if d == 0 else c, start_row=0 if d == 0 else tile_row,
                     c=c, c_row=tile_row, depth=depth, scale=0.0, fetched=scratch.fetched,
                 )  # fmt: skip

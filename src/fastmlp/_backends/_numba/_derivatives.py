@@ -91,6 +91,7 @@ def multiply_rows(
                 p = product(
                     a=x + (row * x_leading + k), a_stride=x_leading,
                     b=column, b_row=leading, next=column + step * lanes(x), next_row=leading, next_rows=k_end - k,
+                    then=0,
                     start=zeros if from_zero else c, start_row=0 if from_zero else leading,
                     c=c, c_row=leading, depth=k_end - k, scale=0.0, fetched=0,
                 )  # fmt: skip

@@ -21,17 +21,14 @@ from fastmlp._backends._numba._memory import (
     reals_at,
 )
 from fastmlp._backends._numba._structs import (
-    ADAM,
     DOUBLES,
     INTEGERS,
-    MOMENTUM,
-    NESTEROV,
-    RMSPROP,
     Plan,
     Reals,
     plan_struct,
     trainee_struct,
 )
+from fastmlp._backends._numba._update import uses_first, uses_second
 from fastmlp._backends._numba._vector import (
     lanes,
     line_lanes,
@@ -193,9 +190,9 @@ def copy_member(t: Lanes, lane: int, is_back: bool) -> None:
     if not is_set(m.update):
         return
     code = m.update.code
-    if code == MOMENTUM or code == NESTEROV or code == ADAM:
+    if uses_first(code):
         copy_lane(t.plan, m.update.first, t.first, lane, is_back)
-    if code == ADAM or code == RMSPROP:
+    if uses_second(code):
         copy_lane(t.plan, m.update.second, t.second, lane, is_back)
 
 

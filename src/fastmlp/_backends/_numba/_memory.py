@@ -291,3 +291,18 @@ def constructor(struct_of: Callable[[Any], Struct], like: str) -> Any:
         return Pointer(struct), emit
 
     return Primitive(define, parameters)
+
+
+def array_constructor(struct_of: Callable[[Any], Struct], count: int) -> Any:
+    """A primitive that makes so many structs, unset, on the stack of its kernel; what it is given tells the dtype."""
+
+    def define(like: Any) -> Any:
+        struct = struct_of(real_of(like))
+
+        def emit(builder: ir.IRBuilder, _: Any) -> Any:
+            with builder.goto_entry_block():
+                return builder.alloca(_memory_type(struct), count)
+
+        return Pointer(struct), emit
+
+    return Primitive(define)

@@ -11,7 +11,7 @@ from fastmlp._backends._numba._compiler import inline, kernel, primitive
 from fastmlp._backends._numba._memory import INT32, INT64, is_set
 from fastmlp._backends._numba._structs import Layer, Reals
 from fastmlp._backends._numba._target import current_target
-from fastmlp._backends._numba._vector import Vector, lanes, load, load_loose, smaller, spread, store
+from fastmlp._backends._numba._vector import Vector, lanes, load, load_loose, smaller, splat, spread, store
 
 _WORD = 0xFFFFFFFF
 DRAWN_ROWS = 3  # side by side, since every round waits for the one before it
@@ -161,6 +161,7 @@ def drop_last_units(
     left = layer.n_out - first
     quads = (left + 3) // 4
     lane_quads, lane_rows = quads_of_lanes(quads), rows_of_lanes(quads)
+    store(scales + DRAWN_ROWS * drawn(), splat(0, scales))  # for the padding of the last row, which must stay finite
     i = 0
     while i < rows:
         draw_scales(seed, step, number, layer, lane_quads, lane_rows, first, first_row + i, together(quads), scales)

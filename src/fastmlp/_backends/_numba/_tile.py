@@ -16,7 +16,16 @@ from numba.core import types
 from fastmlp._backends._numba import _tile_code
 from fastmlp._backends._numba._compiler import call_of_table, inline, kernel, primitive
 from fastmlp._backends._numba._gather import FETCHED_ROWS, fetch_lines
-from fastmlp._backends._numba._memory import INT64, SCALARS, Pointer, Struct, constructor, is_set, pick
+from fastmlp._backends._numba._memory import (
+    INT64,
+    SCALARS,
+    Pointer,
+    Struct,
+    array_constructor,
+    constructor,
+    is_set,
+    pick,
+)
 from fastmlp._backends._numba._structs import Reals
 from fastmlp._backends._numba._target import current_target
 from fastmlp._backends._numba._tile_code import (
@@ -49,6 +58,25 @@ def has_halves() -> Any:
     return types.int64, lambda builder: INT64(is_so)
 
 
+# Rows of a column of tiles; a list of them ends with one that has none.
+def column_rows_struct(real: Any) -> Struct:
+    return Struct(f"column_rows_{real}", {"start": Pointer(real), "row": types.int64, "rows": types.int64})
+
+
+column_rows_list = array_constructor(column_rows_struct, 5)
+ColumnRows = Any
+
+
+@inline
+def append_rows(rows: ColumnRows, n: int, start: Reals, row: int, count: int) -> int:
+    """Puts them in place n of a list, and ends it there; returns how many there are."""
+    (rows + n).start = start
+    (rows + n).row = row
+    (rows + n).rows = count
+    (rows + (n + 1)).rows = 0
+    return n + 1
+
+
 Product = Any
 
 
@@ -66,10 +94,11 @@ def product_struct(real: Any) -> Struct:
             "c_row": types.int64,
             "depth": types.int64,
             "scale": real,  # 0: c is overwritten
-            # What the next product will read: fetched while this one is computed, a row with every four k.
+            # What will be read soon: fetched while this is computed, a row with every four k.
             "next": Pointer(real),
             "next_row": types.int64,
             "next_rows": types.int64,
+            "then": Pointer(column_rows_struct(real)),  # and what after that; or null
             "fetched": Pointer(FETCHED_ROWS),  # a line of them with every four k, too; or null
         },
     )
@@ -136,6 +165,18 @@ def touched(vectors: int) -> int:
 
 
 @kernel
+def fetch_then(p: Product) -> None:
+    """The next rows of the list are fetched from now on; where there are none, a line again and again."""
+    p.next_row = 0
+    if p.then.rows == 0:
+        return
+    p.next = p.then.start
+    p.next_row = p.then.row
+    p.next_rows = p.then.rows
+    p.then = p.then + 1
+
+
+@kernel
 def multiply(kind: int, rows: int, vectors: int, p: Product) -> None:
     """All rows of one column of tiles of some vectors, or HALF, the last two of one height. Moves the product on by
     them."""
@@ -159,6 +200,10 @@ def multiply(kind: int, rows: int, vectors: int, p: Product) -> None:
         p.c = p.c + tile_rows * p.c_row
         p.next = p.next + fetched * p.next_row
         p.next_rows -= fetched
-        if p.next_rows <= 0:
-            p.next_row = 0
         rows -= tile_rows
+        if p.next_rows > 0:
+            continue
+        if is_set(p.then):
+            fetch_then(p)
+        else:
+            p.next_row = 0

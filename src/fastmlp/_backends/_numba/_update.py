@@ -98,6 +98,17 @@ def update_loop(
 
 
 @inline
+def uses_first(code: int) -> bool:
+    """Whether an optimizer keeps a velocity or first moment."""
+    return code == MOMENTUM or code == NESTEROV or code == ADAM
+
+
+@inline
+def uses_second(code: int) -> bool:
+    return code == ADAM or code == RMSPROP
+
+
+@inline
 def is_plain(s: UpdateStep) -> bool:
     """Whether there is neither a penalty nor clipping nor weight decay."""
     return s.l1 == 0 and s.l2 == 0 and s.clip == 1 and s.shrink == 1
