@@ -37,6 +37,13 @@ def test_the_penalty_does_not_depend_on_the_batch(backend):
     assert history.loss[0] == pytest.approx(net.loss(X, y), rel=1e-12)
 
 
+def test_squares_beyond_float32_count_for_nothing_without_l2(backend):
+    net, reference = make_net((4, 6, 3), l1=1e-24, dtype="float32", backend=backend)
+    net.weights[0][...] = 1e25
+    reference.weights[0][...] = 1e25
+    assert_close(net.penalty(), oracle.penalty(reference), "float32")
+
+
 # Dropout. ------------------------------------------------------------------------------------------------
 
 
