@@ -293,6 +293,19 @@ def constructor(struct_of: Callable[[Any], Struct], like: str) -> Any:
     return Primitive(define, parameters)
 
 
+@primitive
+def local_copy(pointer: Any) -> Any:
+    """A struct on the stack of its kernel, which no store through another pointer changes."""
+
+    def emit(builder: ir.IRBuilder, p: Any) -> Any:
+        with builder.goto_entry_block():
+            copy = builder.alloca(_memory_type(pointer.target))
+        builder.store(builder.load(p), copy)
+        return copy
+
+    return pointer, emit
+
+
 def array_constructor(struct_of: Callable[[Any], Struct], count: int) -> Any:
     """A primitive that makes so many structs, unset, on the stack of its kernel; what it is given tells the dtype."""
 

@@ -5,7 +5,7 @@ from typing import Any
 from numba.core import types
 
 from fastmlp._backends._numba._compiler import inline, kernel
-from fastmlp._backends._numba._memory import Pointer, Struct, constructor
+from fastmlp._backends._numba._memory import Pointer, Struct, constructor, local_copy
 from fastmlp._backends._numba._structs import ADAM, MOMENTUM, NESTEROV, RMSPROP, SGD, Reals, Update, Vector
 from fastmlp._backends._numba._vector import choose, lanes, load, multiply_add, splat, square_root, store
 from fastmlp._update import BETA1, BETA1_POWER, BETA2, BETA2_POWER, WEIGHT_DECAY
@@ -119,16 +119,17 @@ def update_rows(
     s: UpdateStep, is_weight: bool, rows: int, vectors: int, g: Reals, g_row: int, at: int, leading: int
 ) -> None:
     """Updates rows of a layer's matrix that begin at ``at`` in every arena, from gradients g."""
-    if s.code == SGD:
-        update_loop(SGD, s, is_weight, rows, vectors, g, g_row, at, leading)
-    elif s.code == MOMENTUM:
-        update_loop(MOMENTUM, s, is_weight, rows, vectors, g, g_row, at, leading)
-    elif s.code == NESTEROV:
-        update_loop(NESTEROV, s, is_weight, rows, vectors, g, g_row, at, leading)
-    elif s.code == ADAM:
-        update_loop(ADAM, s, is_weight, rows, vectors, g, g_row, at, leading)
-    elif s.code == RMSPROP:
-        update_loop(RMSPROP, s, is_weight, rows, vectors, g, g_row, at, leading)
+    own = local_copy(s)
+    if own.code == SGD:
+        update_loop(SGD, own, is_weight, rows, vectors, g, g_row, at, leading)
+    elif own.code == MOMENTUM:
+        update_loop(MOMENTUM, own, is_weight, rows, vectors, g, g_row, at, leading)
+    elif own.code == NESTEROV:
+        update_loop(NESTEROV, own, is_weight, rows, vectors, g, g_row, at, leading)
+    elif own.code == ADAM:
+        update_loop(ADAM, own, is_weight, rows, vectors, g, g_row, at, leading)
+    elif own.code == RMSPROP:
+        update_loop(RMSPROP, own, is_weight, rows, vectors, g, g_row, at, leading)
 
 
 @kernel
