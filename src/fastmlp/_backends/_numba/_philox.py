@@ -160,17 +160,18 @@ def drop_last_units(
     scales = columns_buffer(a)
     left = layer.n_out - first
     quads = (left + 3) // 4
+    rows_together = together(quads)
     lane_quads, lane_rows = quads_of_lanes(quads), rows_of_lanes(quads)
     store(scales + DRAWN_ROWS * drawn(), splat(0, scales))  # for the padding of the last row, which must stay finite
     i = 0
     while i < rows:
-        draw_scales(seed, step, number, layer, lane_quads, lane_rows, first, first_row + i, together(quads), scales)
+        draw_scales(seed, step, number, layer, lane_quads, lane_rows, first, first_row + i, rows_together, scales)
         for d in range(DRAWN_ROWS):
-            for k in range(smaller(together(quads), rows - i)):
+            for k in range(smaller(rows_together, rows - i)):
                 drawn_at = scales + (d * drawn() + 4 * k * quads)
                 for j in range(0, left, lanes(a)):
                     drop_vector(load_loose(drawn_at + j), (i + k) * layer.leading + first + j, a, factor)
-            i += together(quads)
+            i += rows_together
 
 
 @kernel
