@@ -21,9 +21,9 @@ INLINE int64_t parts_of(int64_t n, int64_t most) { return n > most ? (n + most -
 
 /* z = x W^T + b for one example: eight rows of the weights at a time, each read from end to end. Columns of tiles would
  * take a few lines out of every row, and the memory of a wide layer is slow at that. */
-static void dense_forward_row(const fastmlp_layer *layer, const real *x, const real *parameters, real *z) {
+static void dense_forward_row(const fastmlp_layer *layer, int64_t outputs, const real *x, const real *parameters, real *z) {
     enum { ROWS = 8 };
-    const int64_t leading = layer->leading, vectors = whole_vectors(layer->n_out);
+    const int64_t leading = layer->leading, vectors = whole_vectors(outputs);
     const real *start = parameters + layer->n_in * leading;
     for (int64_t k = 0; k < layer->n_in; k += ROWS, start = z) {
         const int64_t rows = smaller(ROWS, layer->n_in - k);
@@ -43,11 +43,12 @@ static void dense_forward_row(const fastmlp_layer *layer, const real *x, const r
     }
 }
 
-/* z = f(x W^T + b) over some rows. With `factor` (leading as z) f'(z) is kept there. `packed`: a place for a block of x. */
-static void dense_forward(int64_t all_rows, const fastmlp_layer *layer, int64_t activation, const real *x, int64_t x_leading, const real *parameters, real *packed, real *z, real *factor) {
-    const int64_t leading = layer->leading, vectors = whole_vectors(layer->n_out);
-    if (all_rows == 1 && layer->n_out >= STREAMED_COLUMNS) {
-        dense_forward_row(layer, x, parameters, z);
+/* z = f(x W^T + b) over some rows and so many outputs, `parameters` and z leading to the first of them. With `factor`
+ * (leading as z) f'(z) is kept there. `packed`: a place for a block of x. */
+static void dense_forward(int64_t all_rows, const fastmlp_layer *layer, int64_t outputs, int64_t activation, const real *x, int64_t x_leading, const real *parameters, real *packed, real *z, real *factor) {
+    const int64_t leading = layer->leading, vectors = whole_vectors(outputs);
+    if (all_rows == 1 && outputs >= STREAMED_COLUMNS) {
+        dense_forward_row(layer, outputs, x, parameters, z);
         if (factor) activate_rows_keeping_factor(activation, 1, vectors, z, factor, leading);
         else activate_rows(activation, 1, vectors, z, leading);
         return;
@@ -61,13 +62,13 @@ static void dense_forward(int64_t all_rows, const fastmlp_layer *layer, int64_t 
             const range k = part_of(layer->n_in, depth_blocks, d, UNROLLED);
             const real *a = x + row.from * x_leading + k.from;
             int64_t a_leading = x_leading;
-            if (layer->n_out >= PACKED_OUTPUTS) {
+            if (outputs >= PACKED_OUTPUTS) {
                 for (int64_t i = 0; i < rows; i++) __builtin_memcpy(packed + i * PACKED_ROW, a + i * x_leading, (size_t)(k.to - k.from) * sizeof(real));
                 a = packed;
                 a_leading = PACKED_ROW;
             }
             for (int64_t j = 0, step; j < vectors; j += step) {
-                const int64_t tile = next_tile_vectors(rows, layer->n_out - j * LANES);
+                const int64_t tile = next_tile_vectors(rows, outputs - j * LANES);
                 step = touched(tile);
                 const real *b = parameters + k.from * leading + j * LANES;
                 real *c = z + row.from * leading + j * LANES;

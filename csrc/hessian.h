@@ -15,8 +15,8 @@ static void forward_with_tangents(network *net, const fastmlp_derivatives *d, in
         const real *weights = net->parameters + layer->parameters;
         real *z = output_of(net, layer) + skipped, *tangent = net->workspace + d->layers[l].tangent + skipped;
         real *packed = scratch_at(net, plan->packed);
-        dense_forward(rows, layer, IDENTITY, x, x_leading, weights, packed, z, NULL);
-        dense_forward(rows, layer, IDENTITY, x, x_leading, direction + layer->parameters, packed, tangent, NULL);
+        dense_forward(rows, layer, layer->n_out, IDENTITY, x, x_leading, weights, packed, z, NULL);
+        dense_forward(rows, layer, layer->n_out, IDENTITY, x, x_leading, direction + layer->parameters, packed, tangent, NULL);
         if (x_tangent) multiply_rows(net, rows, layer->n_in, layer->n_out, x_tangent, x_leading, weights, leading, tangent, 1);
         if (l < plan->n_layers - 1)
             bend_rows(layer->activation, rows, whole_vectors(layer->n_out), z, net->workspace + layer->factor + skipped, tangent, net->workspace + d->layers[l].bend + skipped, leading);

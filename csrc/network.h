@@ -50,32 +50,88 @@ INLINE range share_of(fastmlp_member member, int64_t n, int64_t unit) { return p
 /* Rows are shared by whole tiles. */
 enum { SHARED_ROWS = 12 };
 
-/* A member's rows of the block that begins with example `first`, through every layer to the logits. For training
+/* Whether members take all rows of a block through some of each layer's outputs, and meet after it, or some of the rows
+ * through all layers: whichever leaves less to the busiest. Meetings count for a sixteenth. */
+static int are_outputs_shared(const network *net, int64_t rows) {
+    const int64_t count = net->member.count;
+    int64_t of_all_outputs = 0, of_most_outputs = 0;
+    for (int64_t l = 0; l < net->plan->n_layers; l++) {
+        const fastmlp_layer *layer = net->plan->layers + l;
+        const int64_t lines = whole_lines(layer->n_out);
+        of_all_outputs += layer->n_in * lines;
+        of_most_outputs += layer->n_in * parts_of(lines, count);
+    }
+    const int64_t most_rows = smaller(rows, parts_of(parts_of(rows, SHARED_ROWS), count) * SHARED_ROWS);
+    return 17 * rows * of_most_outputs < 16 * most_rows * of_all_outputs;
+}
+
+enum { INFERENCE = -2, NO_DROPOUT = -1 };
+
+/* Where a layer's derivatives are kept, from some place on; or NULL. */
+INLINE real *factor_at(const network *net, const fastmlp_layer *layer, int64_t place, int64_t dropout_step) {
+    return dropout_step != INFERENCE && layer->factor >= 0 ? net->workspace + layer->factor + place : NULL;
+}
+
+/* Some outputs of a layer over some rows, x being the first row of its inputs. */
+INLINE void layer_forward(const network *net, int64_t l, range row, range output, int64_t dropout_step, const real *x, int64_t x_leading) {
+    const fastmlp_plan *plan = net->plan;
+    const fastmlp_layer *layer = plan->layers + l;
+    const int64_t rows = row.to - row.from, place = row.from * layer->leading + output.from;
+    const int64_t activation = l == plan->n_layers - 1 ? IDENTITY : layer->activation;
+    const real *parameters = net->parameters + layer->parameters + output.from;
+    real *z = output_of(net, layer) + place, *factor = factor_at(net, layer, place, dropout_step);
+    if (is_narrow(rows, layer)) narrow_forward(rows, layer, activation, x, x_leading, parameters, z, factor);
+    else dense_forward(rows, layer, output.to - output.from, activation, x, x_leading, parameters, scratch_at(net, plan->packed), z, factor);
+}
+
+/* Drops units of a layer's outputs over some rows, if it has dropout. */
+INLINE void layer_dropout(const network *net, int64_t l, range row, int64_t batch_row, int64_t dropout_step) {
+    const fastmlp_layer *layer = net->plan->layers + l;
+    if (!net->is_dropped || layer->dropout_from == 0) return;
+    const int64_t place = row.from * layer->leading;
+    drop_rows(net->plan->seed, dropout_step, l + 1, layer, batch_row + row.from, row.to - row.from, output_of(net, layer) + place, factor_at(net, layer, place, dropout_step));
+}
+
+/* All rows of a block whose inputs are there, through a member's share of each layer's outputs. Its rows are those in which
+ * it drops units. */
+static void forward_by_outputs(const network *net, int64_t block_rows, range mine, int64_t batch_row, int64_t dropout_step) {
+    const real *x = net->x;
+    int64_t x_leading = net->x_leading;
+    fastmlp_meet(net->member); /* the others have brought rows of the inputs */
+    for (int64_t l = 0; l < net->plan->n_layers; l++) {
+        const fastmlp_layer *layer = net->plan->layers + l;
+        const range output = share_of(net->member, layer->n_out, LINE_LANES);
+        if (output.to > output.from) layer_forward(net, l, (range){0, block_rows}, output, dropout_step, x, x_leading);
+        fastmlp_meet(net->member);
+        if (net->is_dropped) {
+            layer_dropout(net, l, mine, batch_row, dropout_step);
+            fastmlp_meet(net->member);
+        }
+        x = output_of(net, layer);
+        x_leading = layer->leading;
+    }
+}
+
+/* A member's part of the block that begins with example `first`, through every layer to the logits. For training
  * (`dropout_step` from -1) derivatives are kept where the plan says so, and units dropped from step 0 on; `batch_row` is
  * the block's place in its batch. */
-enum { INFERENCE = -2, NO_DROPOUT = -1 };
 static void network_forward(network *net, int64_t first, int64_t block_rows, int64_t batch_row, int64_t dropout_step) {
     const fastmlp_plan *plan = net->plan;
     const range mine = share_of(net->member, block_rows, SHARED_ROWS);
-    const int64_t rows = mine.to - mine.from;
     net->is_dropped = dropout_step >= 0;
     net->x_leading = plan->input_leading;
     net->x = input_rows(net->examples, first, block_rows, mine, plan->layers[0].n_in, net->workspace + plan->input, &net->x_leading);
+    if (net->member.count > 1 && are_outputs_shared(net, block_rows)) {
+        forward_by_outputs(net, block_rows, mine, batch_row, dropout_step);
+        return;
+    }
     const real *x = net->x + mine.from * net->x_leading;
     int64_t x_leading = net->x_leading;
     for (int64_t l = 0; l < plan->n_layers; l++) {
         const fastmlp_layer *layer = plan->layers + l;
-        const int is_last = l == plan->n_layers - 1;
-        const int64_t skipped = mine.from * layer->leading;
-        real *z = output_of(net, layer) + skipped;
-        real *factor = dropout_step != INFERENCE && layer->factor >= 0 ? net->workspace + layer->factor + skipped : NULL;
-        const int64_t activation = is_last ? IDENTITY : layer->activation;
-        const real *parameters = net->parameters + layer->parameters;
-        if (is_narrow(rows, layer)) narrow_forward(rows, layer, activation, x, x_leading, parameters, z, factor);
-        else dense_forward(rows, layer, activation, x, x_leading, parameters, scratch_at(net, plan->packed), z, factor);
-        if (net->is_dropped && layer->dropout_from > 0)
-            drop_rows(plan->seed, dropout_step, l + 1, layer, batch_row + mine.from, rows, z, factor);
-        x = z;
+        layer_forward(net, l, mine, (range){0, layer->n_out}, dropout_step, x, x_leading);
+        layer_dropout(net, l, mine, batch_row, dropout_step);
+        x = output_of(net, layer) + mine.from * layer->leading;
         x_leading = layer->leading;
     }
 }
@@ -449,15 +505,19 @@ static void train_member(void *context, fastmlp_member member) {
 
 /* How many threads a call of so many rows is worth: a thread more for every so many multiplications. */
 static int64_t threads_for(const fastmlp_plan *plan, int64_t rows, int64_t passes) {
-    if (plan->n_threads == 1) return 1;
     double products = 0;
     for (int64_t l = 0; l < plan->n_layers; l++) products += (double)plan->layers[l].n_in * (double)plan->layers[l].n_out;
     const double worth = products * (double)rows * (double)passes / (double)plan->thread_products;
     return worth < 2 ? 1 : worth < (double)plan->n_threads ? (int64_t)worth : plan->n_threads;
 }
 
+/* To read the weights of a large net takes as long as to multiply three (1.3 million) to seven rows (13 million). */
+enum { LEAST_ROWS = 4 };
+
 /* The same of a call over n rows, whose blocks are shared or taken whole: walk_blocks. */
 static int64_t threads_for_rows(const fastmlp_plan *plan, int64_t n, int64_t passes) {
+    if (plan->n_threads == 1) return 1;
+    if (n > 0 && n < LEAST_ROWS) n = LEAST_ROWS;
     const int64_t sharing = threads_for(plan, smaller(n, plan->block_rows), passes);
     const int64_t taking = plan->own_blocks ? smaller(threads_for(plan, n, passes), parts_of(n, plan->block_rows)) : 1;
     return sharing > taking ? sharing : taking;
@@ -499,7 +559,7 @@ static void backward(const fastmlp_plan *plan, void *workspace, const fastmlp_ex
 
 static void apply(const fastmlp_plan *plan, const fastmlp_update *u, const void *gradients) {
     arguments c = {.plan = plan, .update = u, .gradients = (void *)gradients};
-    fastmlp_run(threads_for(plan, 1, 1), apply_member, &c);
+    fastmlp_run(threads_for(plan, LEAST_ROWS, 1), apply_member, &c);
 }
 
 static int64_t train(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, const fastmlp_schedule *s, const fastmlp_update *u, void *gradients, double *losses) {

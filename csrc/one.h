@@ -18,7 +18,7 @@ INLINE void row_tile(const int vectors, int64_t n_in, const real *x, const real 
 static void dense_forward_one(const fastmlp_layer *layer, const real *x, const real *parameters, real *z) {
     const int64_t n_in = layer->n_in, leading = layer->leading, vectors = whole_vectors(layer->n_out);
     if (layer->n_out >= STREAMED_COLUMNS) {
-        dense_forward_row(layer, x, parameters, z);
+        dense_forward_row(layer, layer->n_out, x, parameters, z);
         return;
     }
     for (int64_t j = 0, step; j < vectors; j += step) {
@@ -33,7 +33,7 @@ static void dense_forward_one(const fastmlp_layer *layer, const real *x, const r
 }
 
 static void forward_one(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, void *out, int64_t logits) {
-    if (threads_for(plan, 1, 1) > 1) {
+    if (plan->n_threads > 1 && threads_for_rows(plan, 1, 1) > 1) {
         forward(plan, workspace, e, 1, out, logits);
         return;
     }

@@ -11,6 +11,7 @@ from support import assert_same_bits, make_examples, make_net, require, run_pyth
 
 import fastmlp
 from fastmlp import _threads
+from fastmlp._backends import _plan
 from fastmlp._backends._numba import _pool
 from fastmlp._backends._numba._places import Places
 
@@ -131,6 +132,36 @@ def test_same_bits_where_threads_take_whole_blocks(compiled_backend, dtype, n):
         losses = np.array([*history.loss, loss, net.loss(X, y)])
         arrays = (net.parameters, losses, gradients.flat, chained.flat, chained.input)
         return (*arrays, net.forward(X), *net.activations_of(X))
+
+    expected = results(1)
+    for n_threads in (2, 3, 7):
+        for actual, wanted in zip(results(n_threads), expected, strict=True):
+            assert_same_bits(actual, wanted)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 12, 13, 40])
+@pytest.mark.parametrize("arrays", ["own", "converted"])
+def test_same_bits_where_threads_share_outputs(compiled_backend, dtype, n, arrays, monkeypatch):
+    """Few rows go through some of a layer's outputs in each thread, narrow layers through one; 7 threads share each."""
+    monkeypatch.setattr(_plan, "THREAD_PRODUCTS", 1)
+
+    def results(n_threads):
+        fastmlp.set_num_threads(n_threads)
+        net, _ = make_net(
+            (5, 7, 300, 61, 3), activation="silu", output_activation="softmax", dropout=[0.2, 0, 0.5], dtype=dtype,
+            backend=compiled_backend,
+        )  # fmt: skip
+        X, y = make_examples(net, n)
+        if arrays == "converted":
+            X = X.astype({"float32": "float64", "float64": "float32"}[np.dtype(dtype).name])[:, ::-1]
+        chained = net.backward(X, np.ones((n, 3), dtype=dtype), input_gradient=True)
+        history = net.fit(X, y, optimizer=fastmlp.Adam(), epochs=2, batch_size=n, shuffle=True, rng=0)
+        vectors = np.ones_like(X, dtype=dtype)
+        flat = net.hvp(X, y, np.ones(net.n_parameters)).flat, net.gradients_per_example(X, y).flat
+        tangents = net.jvp(X, vectors)
+        outputs = (net.forward(X), net.forward(X[0]), net.logits(X), net.jacobian(X), *tangents, *net.activations_of(X))
+        losses = np.array([*history.loss, net.loss(X, y)])
+        return (net.parameters, losses, chained.flat, chained.input, *flat, *outputs)
 
     expected = results(1)
     for n_threads in (2, 3, 7):

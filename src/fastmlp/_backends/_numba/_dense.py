@@ -109,11 +109,11 @@ def add_eight_rows(x: Reals, weights: Reals, leading: int, vectors: int, start: 
 
 
 @kernel
-def dense_forward_row(layer: Layer, x: Reals, parameters: Reals, z: Reals) -> None:
+def dense_forward_row(layer: Layer, outputs: int, x: Reals, parameters: Reals, z: Reals) -> None:
     """z = x W^T + b for one example: eight rows of the weights at a time, each read from end to end. Columns of tiles
     would take a few lines out of every row, and the memory of a wide layer is slow at that."""
     leading = layer.leading
-    vectors = whole_vectors(layer.n_out, x)
+    vectors = whole_vectors(outputs, x)
     start = parameters + layer.n_in * leading
     for k in range(0, layer.n_in, ROWS_OF_ONE_EXAMPLE):
         weights = parameters + k * leading
@@ -133,6 +133,7 @@ def dense_forward_row(layer: Layer, x: Reals, parameters: Reals, z: Reals) -> No
 def dense_forward(
     all_rows: int,
     layer: Layer,
+    outputs: int,
     activation: int,
     x: Reals,
     x_leading: int,
@@ -141,13 +142,13 @@ def dense_forward(
     z: Reals,
     factor: Reals,
 ) -> None:
-    """z = f(x W^T + b) over some rows. With ``factor`` (leading as z) f'(z) is kept there. ``packed``: a place for a
-    block of x."""
+    """z = f(x W^T + b) over some rows and so many outputs, ``parameters`` and z leading to the first of them. With
+    ``factor`` (leading as z) f'(z) is kept there. ``packed``: a place for a block of x."""
     leading = layer.leading
-    vectors = whole_vectors(layer.n_out, x)
+    vectors = whole_vectors(outputs, x)
     bias = parameters + layer.n_in * leading
-    if all_rows == 1 and layer.n_out >= STREAMED_COLUMNS:
-        dense_forward_row(layer, x, parameters, z)
+    if all_rows == 1 and outputs >= STREAMED_COLUMNS:
+        dense_forward_row(layer, outputs, x, parameters, z)
         if is_set(factor):
             activate_rows_keeping_factor(activation, 1, vectors, z, factor, leading)
         else:
@@ -165,7 +166,7 @@ def dense_forward(
             depth = k_end - k
             a = x + (row * x_leading + k)
             a_leading = x_leading
-            if layer.n_out >= PACKED_OUTPUTS and lanes(x) < line_lanes(x):
+            if outputs >= PACKED_OUTPUTS and lanes(x) < line_lanes(x):
                 a_leading = packed_row(x)
                 for i in range(rows):
                     copy_reals(packed + i * a_leading, a + i * x_leading, depth)
@@ -173,7 +174,7 @@ def dense_forward(
             j = 0
             while j < vectors:
                 at = j * lanes(x)
-                tile = next_tile_vectors(rows, layer.n_out - at, x)
+                tile = next_tile_vectors(rows, outputs - at, x)
                 step = touched(tile)
                 b = parameters + (k * leading + at)
                 c = z + (row * leading + at)

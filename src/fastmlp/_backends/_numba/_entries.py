@@ -4,7 +4,7 @@ from typing import Any
 
 from numba.core import types
 
-from fastmlp._backends._numba._compiler import Entry, kernel
+from fastmlp._backends._numba._compiler import Entry, inline, kernel
 from fastmlp._backends._numba._dense import parts_of
 from fastmlp._backends._numba._elementary import NAN
 from fastmlp._backends._numba._gather import LEAST_FETCHED, MOST_FETCHED, fetched_rows
@@ -149,15 +149,17 @@ def penalty(plan: Plan) -> float:
 
 
 @kernel
-def threads_for(plan: Plan, rows: int, passes: int) -> int:
+def worth_of(plan: Plan, rows: int, passes: int) -> float:
     """How many threads a call of so many rows is worth: a thread more for every so many multiplications."""
-    if plan.n_threads == 1:
-        return 1
     products = 0.0
     for number in range(plan.n_layers):
         layer = plan.layers[number]
         products += as_double(layer.n_in) * as_double(layer.n_out)
-    worth = products * as_double(rows) * as_double(passes) / as_double(plan.thread_products)
+    return products * as_double(rows) * as_double(passes) / as_double(plan.thread_products)
+
+
+@kernel
+def whole_threads(plan: Plan, worth: float) -> int:
     if worth < 2:
         return 1
     if worth < plan.n_threads:
@@ -165,29 +167,44 @@ def threads_for(plan: Plan, rows: int, passes: int) -> int:
     return plan.n_threads
 
 
+# To read the weights of a large net takes as long as to multiply three (1.3 million) to seven rows (13 million).
+LEAST_ROWS = 4
+
+
+@inline
+def counted_rows(n: int) -> int:
+    return LEAST_ROWS if 0 < n < LEAST_ROWS else n
+
+
 @kernel
 def threads_for_rows(plan: Plan, n: int, passes: int) -> int:
     """The same of a call over n rows, whose blocks are shared or taken whole: walk_blocks."""
-    sharing = threads_for(plan, smaller(n, plan.block_rows), passes)
+    sharing = whole_threads(plan, worth_of(plan, smaller(n, plan.block_rows), passes))
     if not plan.own_blocks:
         return sharing
-    taking = smaller(threads_for(plan, n, passes), parts_of(n, plan.block_rows))
+    taking = smaller(whole_threads(plan, worth_of(plan, n, passes)), parts_of(n, plan.block_rows))
     return pick(sharing > taking, sharing, taking)
 
 
 # Python takes about 50 us to wake threads: a call of 16 times what makes its parts worth several is worth that.
-WAKING = 16
+WAKING = 16.0
 
 
 @kernel
 def threads_for_call(plan: Plan, n: int, passes: int) -> int:
-    return smaller(threads_for_rows(plan, n, passes), threads_for(plan, n // WAKING, passes))
+    if plan.n_threads == 1:
+        return 1
+    rows = counted_rows(n)
+    return smaller(threads_for_rows(plan, rows, passes), whole_threads(plan, worth_of(plan, rows, passes) / WAKING))
 
 
 @kernel
 def threads_for_run(plan: Plan, s: Schedule) -> int:
-    batch = smaller(s.batch_size, s.n_examples)
-    return smaller(threads_for_rows(plan, batch, 3), threads_for(plan, batch * s.n_steps // WAKING, 3))
+    if plan.n_threads == 1:
+        return 1
+    rows = counted_rows(smaller(s.batch_size, s.n_examples))
+    worth = worth_of(plan, rows, 3) * as_double(s.n_steps) / WAKING
+    return smaller(threads_for_rows(plan, rows, 3), whole_threads(plan, worth))
 
 
 arguments = constructor(arguments_struct, like="workspace")

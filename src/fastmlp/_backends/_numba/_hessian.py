@@ -85,12 +85,14 @@ def forward_with_tangents(
         layer = plan.layers[number]
         leading = layer.leading
         skipped = begin * leading
+        outputs = layer.n_out
         weights = net.parameters + layer.parameters
+        weights_tangent = direction + layer.parameters
         z = output_of(net, layer) + skipped
         tangent = net.workspace + (d.layers[number].tangent + skipped)
         packed = scratch_at(net, plan.packed)
-        dense_forward(rows, layer, IDENTITY, x, x_leading, weights, packed, z, null_like(z))
-        dense_forward(rows, layer, IDENTITY, x, x_leading, direction + layer.parameters, packed, tangent, null_like(z))
+        dense_forward(rows, layer, outputs, IDENTITY, x, x_leading, weights, packed, z, null_like(z))
+        dense_forward(rows, layer, outputs, IDENTITY, x, x_leading, weights_tangent, packed, tangent, null_like(z))
         if is_set(x_tangent):
             multiply_rows(net, rows, layer.n_in, layer.n_out, x_tangent, x_leading, weights, leading, tangent, True)
         if number < plan.n_layers - 1:

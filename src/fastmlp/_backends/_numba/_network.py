@@ -126,8 +126,91 @@ INFERENCE, NO_DROPOUT = -2, -1
 
 
 @kernel
+def are_outputs_shared(net: Network, rows: int) -> bool:
+    """Whether members take all rows of a block through some of each layer's outputs, and meet after it, or some of the
+    rows through all layers: whichever leaves less to the busiest. Meetings count for a sixteenth."""
+    count = net.member.count
+    of_all_outputs = 0
+    of_most_outputs = 0
+    for number in range(net.plan.n_layers):
+        layer = net.plan.layers[number]
+        lines = parts_of(layer.n_out, line_lanes(net.workspace))
+        of_all_outputs += layer.n_in * lines
+        of_most_outputs += layer.n_in * parts_of(lines, count)
+    most_rows = smaller(rows, parts_of(parts_of(rows, SHARED_ROWS), count) * SHARED_ROWS)
+    return 17 * rows * of_most_outputs < 16 * most_rows * of_all_outputs
+
+
+@inline
+def factor_at(net: Network, layer: Layer, place: int, dropout_step: int) -> Reals:
+    """Where a layer's derivatives are kept, from some place on; or null."""
+    if dropout_step != INFERENCE and layer.factor >= 0:
+        return net.workspace + (layer.factor + place)
+    return null_like(net.workspace)
+
+
+@inline
+def layer_forward(
+    net: Network,
+    number: int,
+    row: int,
+    rows: int,
+    output: int,
+    outputs: int,
+    dropout_step: int,
+    x: Reals,
+    x_leading: int,
+) -> None:
+    """So many outputs of a layer, from the first on, over so many rows, x being the first row of its inputs."""
+    plan = net.plan
+    layer = plan.layers[number]
+    place = row * layer.leading + output
+    activation = pick(number == plan.n_layers - 1, IDENTITY, layer.activation)
+    parameters = net.parameters + (layer.parameters + output)
+    z = output_of(net, layer) + place
+    factor = factor_at(net, layer, place, dropout_step)
+    if is_narrow(rows, layer, z):
+        narrow_forward(rows, layer, activation, x, x_leading, parameters, z, factor)
+    else:
+        packed = scratch_at(net, plan.packed)
+        dense_forward(rows, layer, outputs, activation, x, x_leading, parameters, packed, z, factor)
+
+
+@inline
+def layer_dropout(net: Network, number: int, row: int, rows: int, batch_row: int, dropout_step: int) -> None:
+    """Drops units of a layer's outputs over some rows, if it has dropout."""
+    layer = net.plan.layers[number]
+    if not net.is_dropped or layer.dropout_from == 0:
+        return
+    place = row * layer.leading
+    z = output_of(net, layer) + place
+    factor = factor_at(net, layer, place, dropout_step)
+    drop_rows(net.plan.seed, dropout_step, number + 1, layer, batch_row + row, rows, z, factor)
+
+
+@kernel
+def forward_by_outputs(net: Network, block_rows: int, begin: int, end: int, batch_row: int, dropout_step: int) -> None:
+    """All rows of a block whose inputs are there, through a member's share of each layer's outputs. Its rows, from
+    ``begin`` to before ``end``, are those in which it drops units."""
+    x = net.x
+    x_leading = net.x_leading
+    meet(net.member)  # the others have brought rows of the inputs
+    for number in range(net.plan.n_layers):
+        layer = net.plan.layers[number]
+        output, output_end = share_of(net.member, layer.n_out, line_lanes(x))
+        if output_end > output:
+            layer_forward(net, number, 0, block_rows, output, output_end - output, dropout_step, x, x_leading)
+        meet(net.member)
+        if net.is_dropped:
+            layer_dropout(net, number, begin, end - begin, batch_row, dropout_step)
+            meet(net.member)
+        x = output_of(net, layer)
+        x_leading = layer.leading
+
+
+@kernel
 def network_forward(net: Network, first: int, block_rows: int, batch_row: int, dropout_step: int) -> None:
-    """A member's rows of the block that begins with example ``first``, through every layer to the logits.
+    """A member's part of the block that begins with example ``first``, through every layer to the logits.
 
     For training (``dropout_step`` from -1) derivatives are kept where the plan says so, and units dropped from step 0
     on; ``batch_row`` is the block's place in its batch.
@@ -142,24 +225,15 @@ def network_forward(net: Network, first: int, block_rows: int, batch_row: int, d
     )
     net.x = x
     net.x_leading = x_leading
+    if net.member.count > 1 and are_outputs_shared(net, block_rows):
+        forward_by_outputs(net, block_rows, begin, end, batch_row, dropout_step)
+        return
     x = x + begin * x_leading
     for number in range(plan.n_layers):
         layer = plan.layers[number]
-        skipped = begin * layer.leading
-        z = output_of(net, layer) + skipped
-        factor = null_like(z)
-        if dropout_step != INFERENCE and layer.factor >= 0:
-            factor = net.workspace + (layer.factor + skipped)
-        activation = pick(number == plan.n_layers - 1, IDENTITY, layer.activation)
-        parameters = net.parameters + layer.parameters
-        if is_narrow(rows, layer, z):
-            narrow_forward(rows, layer, activation, x, x_leading, parameters, z, factor)
-        else:
-            packed = scratch_at(net, plan.packed)
-            dense_forward(rows, layer, activation, x, x_leading, parameters, packed, z, factor)
-        if net.is_dropped and layer.dropout_from > 0:
-            drop_rows(plan.seed, dropout_step, number + 1, layer, batch_row + begin, rows, z, factor)
-        x = z
+        layer_forward(net, number, begin, rows, 0, layer.n_out, dropout_step, x, x_leading)
+        layer_dropout(net, number, begin, rows, batch_row, dropout_step)
+        x = output_of(net, layer) + begin * layer.leading
         x_leading = layer.leading
 
 
