@@ -64,7 +64,7 @@ def company(request) -> Iterator[str]:
 @pytest.mark.parametrize(
     "case", cases("policy", "digits", "matexp-full", "mnist", "mnist-deep", "tabular", "mnist-wide", "wide")
 )
-@pytest.mark.parametrize("task", ["step", "forward"])
+@pytest.mark.parametrize("task", ["step", "forward", "one"])
 @pytest.mark.parametrize("backend", ["c", "numba"])
 def test_threads(case, task, backend, company, timed, tables):
     require(backend)

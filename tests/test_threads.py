@@ -1,9 +1,11 @@
 """The number of threads, calls from several Python threads, and forked processes."""
 
+import ctypes
 import os
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from support import assert_same_bits, make_examples, make_net, require, run_pyth
 import fastmlp
 from fastmlp import _threads
 from fastmlp._backends import _plan
-from fastmlp._backends._numba import _pool
+from fastmlp._backends._numba import _kernels, _pool
 from fastmlp._backends._numba._places import Places
 
 
@@ -357,17 +359,68 @@ print("done")
     assert run_python(code).strip() == "done"
 
 
-def test_teams_whose_threads_get_no_processor_are_given_up_for_a_while(monkeypatch):
+class Parts:
+    """A C function for Numba's pool that calls a Python function with a member's index and the arguments."""
+
+    def __init__(self, function):
+        def call(job, arguments, member):
+            function(ctypes.c_int64.from_address(member).value, arguments)
+
+        self._call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(call)
+        self.address = ctypes.cast(self._call, ctypes.c_void_p).value
+
+
+@pytest.fixture
+def pool_kernels():
+    require("numba")
+    return _kernels.functions(np.dtype("float32"))
+
+
+@pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="the system does not tell threads' times")
+def test_teams_whose_threads_get_no_processor_are_given_up_for_a_while(monkeypatch, pool_kernels):
     """Numba's pool: a sleeping thread stands for one whose core is busy with something else."""
     watched = 0.01
     monkeypatch.setattr(_pool, "WATCHED", watched)
-    pool, sizes = _pool.Pool(), []
-    pool.run(2, lambda index: time.sleep(2 * watched * index), sizes.append)
-    pool.run(2, lambda index: None, sizes.append)
-    assert sizes == [2, 1]
+    pool, parts = _pool.Pool(), Parts(lambda index, milliseconds: time.sleep(milliseconds / 1000 * index))
+    run = partial(pool.run, pool_kernels, 2, parts.address, 0)
+    assert run(int(2000 * watched))
+    assert not run(0)
     time.sleep(2.5 * watched * _pool.ALONE)
-    pool.run(2, lambda index: None, sizes.append)
-    assert sizes == [2, 1, 2]
+    assert run(0)
+
+
+def test_every_part_of_a_team_is_done_once(pool_kernels):
+    """Whether threads look for it, sleep or are about to; and by the time the call returns."""
+    pool, done = _pool.Pool(), []
+    parts = Parts(lambda index, call: done.append((call, index)))
+    for call in range(400):
+        count = 2 + call % 3
+        assert pool.run(pool_kernels, count, parts.address, 0, call)
+        assert sorted(done) == [(call, index) for index in range(count)]
+        done.clear()
+        time.sleep(call % 5 * 4e-5)
+
+
+def test_an_interrupt_leaves_no_part_undone(monkeypatch, pool_kernels):
+    """It comes before threads are woken, or while the caller's part is done."""
+    pool, done = _pool.Pool(), []
+    parts = Parts(lambda index, _: done.append(index))
+
+    def interrupted(function):
+        def run(*arguments):
+            function(*arguments)
+            raise KeyboardInterrupt
+
+        return run
+
+    for name in ("post", "lead"):
+        kernels = pool_kernels | {name: interrupted(pool_kernels[name])}
+        with pytest.raises(KeyboardInterrupt):
+            pool.run(kernels, 3, parts.address, 0, 0)
+        assert sorted(done) == [0, 1, 2]
+        assert pool.run(pool_kernels, 3, parts.address, 0, 0)
+        assert sorted(done) == [0, 0, 1, 1, 2, 2]
+        done.clear()
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not let threads choose processors")

@@ -69,6 +69,10 @@ class CKernels:
         ffi = _fastmlp_c.ffi
         return int(ffi.cast("intptr_t", ffi.addressof(_fastmlp_c.lib, f"fastmlp_{name}")))
 
+    def needs_python(self, plan: int, n: int, passes: int) -> bool:
+        """Threads are the kernels' own."""
+        return False
+
     def derivatives(self) -> Self:
         """Further kernels: these."""
         return self

@@ -40,6 +40,8 @@ COPIED_ELEMENTS = 4096
 COPIED_FORWARD = 2**15
 # A builtin of more multiply-adds, 10 us forward and 25 a step, lets Python's other threads run meanwhile.
 LONG_PRODUCTS = 2**18
+# Passes through the net that calls take for a row.
+FORWARD_PASS, TRAINING_PASSES = 1, 3
 
 
 class Kernels(Protocol):
@@ -49,6 +51,10 @@ class Kernels(Protocol):
 
     def address_of(self, name: str) -> int:
         """Of "forward_call" or "step_call" as machine code."""
+
+    def needs_python(self, plan: int, n: int, passes: int) -> bool:
+        """Whether a call over n rows, so many passes through the net, is worth threads that Python has to wake: then
+        "forward_call" and "step_call" alone would do without."""
 
     def forward(self, plan: int, workspace: int, examples: int, n: int, out: int, logits: int) -> None: ...
     def forward_call(self, call: int, logits: int) -> None: ...
@@ -95,10 +101,11 @@ class ForwardCall(Workspace):
         self.memory += (self.X, self.out, examples, record)
         self.call = address(record)
         self._is_long = n * architecture.n_parameters > LONG_PRODUCTS
+        self._is_builtin = _bound_call is not None and not kernels.needs_python(plan.address, n, FORWARD_PASS)
 
     def as_builtin(self, logits: bool) -> Callable[..., Any] | None:
         """See BoundForward."""
-        if _bound_call is None:
+        if not self._is_builtin:
             return None
         kernel = self._kernels.address_of("forward_call")
         return partial(_bound_call.bind_forward, kernel, self.call, logits, self._is_long, self.memory)
@@ -158,7 +165,8 @@ class StepCall:
     ) -> None:
         self._update, self._table = update, table
         self._x_shape, self._x_dtype, self._y_dtype = X.shape, X.dtype, y.dtype
-        self._is_copied = _bound_call is None and X.size <= COPIED_ELEMENTS
+        is_builtin = _bound_call is not None and not kernels.needs_python(plan.address, len(X), TRAINING_PASSES)
+        self._is_copied = not is_builtin and X.size <= COPIED_ELEMENTS
         self._x = np.zeros(X.shape if self._is_copied else (0, 0), architecture.dtype if self._is_copied else X.dtype)
         self._y = np.zeros(y.shape, y.dtype)
         self._places = {y.shape: self._y}
@@ -185,7 +193,7 @@ class StepCall:
         self._address = address(record)
         self._step = kernels.step_call
         self._builtin: RepeatStep | None = None
-        if _bound_call is not None:
+        if is_builtin:
             self._builtin = _bound_call.bind_step(
                 kernels.address_of("step_call"),
                 self._address,

@@ -7,7 +7,7 @@ from numba.core import types
 
 from fastmlp._backends._numba._compiler import Entry, kernel
 from fastmlp._backends._numba._derivatives import example_gradients, input_tangents, jacobians
-from fastmlp._backends._numba._entries import threads_for_call
+from fastmlp._backends._numba._entries import threads_for_rows
 from fastmlp._backends._numba._hessian import gradient_tangents
 from fastmlp._backends._numba._memory import Pointer
 from fastmlp._backends._numba._network import network
@@ -44,12 +44,12 @@ def run_derivatives(job: int, c: Arguments, member: Member) -> None:
 @kernel
 def threads_for_derivatives(job: int, c: Arguments) -> int:
     if job == JVP:
-        return threads_for_call(c.plan, c.n, JVP_PASSES)
+        return threads_for_rows(c.plan, c.n, JVP_PASSES)
     if job == GRADIENTS_PER_EXAMPLE:
-        return threads_for_call(c.plan, c.n, EXAMPLE_GRADIENT_PASSES)
+        return threads_for_rows(c.plan, c.n, EXAMPLE_GRADIENT_PASSES)
     if job == HVP:
-        return threads_for_call(c.plan, c.n, HVP_PASSES)
-    return threads_for_call(c.plan, c.n, 1 + c.derivatives.directions)
+        return threads_for_rows(c.plan, c.n, HVP_PASSES)
+    return threads_for_rows(c.plan, c.n, 1 + c.derivatives.directions)
 
 
 def derivative_entries(real: Any) -> list[Entry]:

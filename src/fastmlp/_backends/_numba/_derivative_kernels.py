@@ -1,12 +1,13 @@
 """The kernels of _derivatives.py as Python calls them; see _kernels.py."""
 
+import threading
 from functools import cache
 from typing import Any
 
 import cffi
 import numpy as np
 
-from fastmlp._backends._numba._kernels import load_addresses, lock, run_as_team
+from fastmlp._backends._numba._kernels import Team, functions, load_addresses
 from fastmlp._backends._numba._target import Target, find_target, limit
 
 _DECLARATIONS = """
@@ -20,6 +21,7 @@ _SIGNATURES = {
 }
 _JACOBIAN, _JVP, _GRADIENTS_PER_EXAMPLE, _HVP = range(4)  # as in _derivative_entries.py
 
+_lock = threading.Lock()
 _ffi = cffi.FFI()
 _ffi.cdef(_DECLARATIONS)
 
@@ -41,12 +43,14 @@ class NumbaDerivativeKernels:
     """The kernels for one dtype; see DerivativeKernels."""
 
     def __init__(self, dtype: np.dtype) -> None:
-        with lock:
-            self._run, self._threads = _functions(dtype.name, find_target(limit()))
+        known = functions(dtype)
+        with _lock:
+            run, self._threads = _functions(dtype.name, find_target(limit()))
+        self._team = Team(known, run)
 
     def _call(self, job: int, **fields: int) -> None:
         arguments = _ffi.new("derivative_arguments *", fields)
-        run_as_team(self._threads(job, arguments), lambda member: self._run(job, arguments, member))
+        self._team.call(self._threads(job, arguments), job, arguments)
 
     def jacobian(self, plan: int, derivatives: int, workspace: int, examples: int, n: int, out: int) -> None:
         self._call(_JACOBIAN, plan=plan, derivatives=derivatives, workspace=workspace, examples=examples, n=n, out=out)

@@ -4,7 +4,7 @@ from typing import Any
 
 from numba.core import types
 
-from fastmlp._backends._numba._compiler import Entry, inline, kernel
+from fastmlp._backends._numba._compiler import Entry, kernel
 from fastmlp._backends._numba._dense import parts_of
 from fastmlp._backends._numba._elementary import NAN
 from fastmlp._backends._numba._gather import LEAST_FETCHED, MOST_FETCHED, fetched_rows
@@ -37,7 +37,7 @@ from fastmlp._backends._numba._structs import (
     plan_struct,
 )
 from fastmlp._backends._numba._subnormals import flush_subnormals, restore_mode
-from fastmlp._backends._numba._team import MEMBER, Member, member_alone
+from fastmlp._backends._numba._team import DESK, MEMBER, Member, lead, member_alone, post, serve
 from fastmlp._backends._numba._update import begin_update, end_update, update_step
 from fastmlp._backends._numba._vector import smaller
 from fastmlp._update import CLIP_NORM, EPS, LR
@@ -148,18 +148,18 @@ def penalty(plan: Plan) -> float:
     return value
 
 
+# A call with a team takes 12 us of Python's time more than in C: it must be worth so many times as much.
+PYTHON = 2.5
+
+
 @kernel
-def worth_of(plan: Plan, rows: int, passes: int) -> float:
+def threads_for(plan: Plan, rows: int, passes: int) -> int:
     """How many threads a call of so many rows is worth: a thread more for every so many multiplications."""
     products = 0.0
     for number in range(plan.n_layers):
         layer = plan.layers[number]
         products += as_double(layer.n_in) * as_double(layer.n_out)
-    return products * as_double(rows) * as_double(passes) / as_double(plan.thread_products)
-
-
-@kernel
-def whole_threads(plan: Plan, worth: float) -> int:
+    worth = products * as_double(rows) * as_double(passes) / (as_double(plan.thread_products) * PYTHON)
     if worth < 2:
         return 1
     if worth < plan.n_threads:
@@ -171,40 +171,22 @@ def whole_threads(plan: Plan, worth: float) -> int:
 LEAST_ROWS = 4
 
 
-@inline
-def counted_rows(n: int) -> int:
-    return LEAST_ROWS if 0 < n < LEAST_ROWS else n
-
-
 @kernel
 def threads_for_rows(plan: Plan, n: int, passes: int) -> int:
     """The same of a call over n rows, whose blocks are shared or taken whole: walk_blocks."""
-    sharing = whole_threads(plan, worth_of(plan, smaller(n, plan.block_rows), passes))
-    if not plan.own_blocks:
-        return sharing
-    taking = smaller(whole_threads(plan, worth_of(plan, n, passes)), parts_of(n, plan.block_rows))
-    return pick(sharing > taking, sharing, taking)
-
-
-# Python takes about 50 us to wake threads: a call of 16 times what makes its parts worth several is worth that.
-WAKING = 16.0
-
-
-@kernel
-def threads_for_call(plan: Plan, n: int, passes: int) -> int:
     if plan.n_threads == 1:
         return 1
-    rows = counted_rows(n)
-    return smaller(threads_for_rows(plan, rows, passes), whole_threads(plan, worth_of(plan, rows, passes) / WAKING))
+    rows = LEAST_ROWS if 0 < n < LEAST_ROWS else n
+    sharing = threads_for(plan, smaller(rows, plan.block_rows), passes)
+    if not plan.own_blocks:
+        return sharing
+    taking = smaller(threads_for(plan, rows, passes), parts_of(rows, plan.block_rows))
+    return pick(sharing > taking, sharing, taking)
 
 
 @kernel
 def threads_for_run(plan: Plan, s: Schedule) -> int:
-    if plan.n_threads == 1:
-        return 1
-    rows = counted_rows(smaller(s.batch_size, s.n_examples))
-    worth = worth_of(plan, rows, 3) * as_double(s.n_steps) / WAKING
-    return smaller(threads_for_rows(plan, rows, 3), whole_threads(plan, worth))
+    return threads_for_rows(plan, smaller(s.batch_size, s.n_examples), 3)
 
 
 arguments = constructor(arguments_struct, like="workspace")
@@ -222,22 +204,22 @@ def forward_alone(plan: Plan, workspace: Reals, e: Examples, n: int, out: Reals,
 @kernel
 def forward(plan: Plan, workspace: Reals, e: Examples, n: int, out: Reals, logits: int) -> int:
     """The forward pass, unless it is worth several threads; returns how many."""
-    threads = threads_for_call(plan, n, 1)
+    threads = threads_for_rows(plan, n, 1)
     if threads == 1:
         forward_alone(plan, workspace, e, n, out, logits)
     return threads
 
 
 @kernel
-def forward_call(call: Call, logits: int) -> None:
-    """The forward pass that a call record describes, on one thread."""
-    forward_alone(call.plan, call.workspace, call.examples, call.n, call.out, logits)
+def forward_call(call: Call, logits: int) -> int:
+    """The forward pass that a call record describes, as ``forward``."""
+    return forward(call.plan, call.workspace, call.examples, call.n, call.out, logits)
 
 
 @kernel
-def predict_call(call: Call) -> None:
+def predict_call(call: Call) -> int:
     """forward_call with logits 0."""
-    forward_alone(call.plan, call.workspace, call.examples, call.n, call.out, 0)
+    return forward(call.plan, call.workspace, call.examples, call.n, call.out, 0)
 
 
 @kernel
@@ -259,16 +241,19 @@ def step_call(call: Call, dropout_step: int) -> float:
 def entries(real: Any) -> list[Entry]:
     """What Python calls, for one type of reals."""
     integer, plan, call = types.int64, Pointer(plan_struct(real)), Pointer(call_struct(real))
-    reals, examples = Pointer(real), Pointer(EXAMPLES)
+    reals, examples, desks = Pointer(real), Pointer(EXAMPLES), Pointer(DESK)
     return [
         Entry("run", run, (integer, Pointer(arguments_struct(real)), Pointer(MEMBER))),
         Entry("penalty", penalty, (plan,)),
-        Entry("threads_for_call", threads_for_call, (plan, integer, integer)),
+        Entry("threads_for_rows", threads_for_rows, (plan, integer, integer)),
         Entry("threads_for_run", threads_for_run, (plan, Pointer(SCHEDULE))),
         Entry("forward", forward, (plan, reals, examples, integer, reals, integer)),
         Entry("forward_call", forward_call, (call, integer)),
         Entry("predict_call", predict_call, (call,)),
         Entry("step_call", step_call, (call, integer)),
+        Entry("post", post, (desks, Pointer(MEMBER), integer, integer, integer, integer)),
+        Entry("lead", lead, (desks,)),
+        Entry("serve", serve, (desks,)),
         Entry("shuffle_orders", shuffle_orders, (integer, integer, integer, integer, Pointer(integer))),
         Entry("draw_orders", draw_orders, (Pointer(GENERATOR), integer, integer, Pointer(integer))),
     ]

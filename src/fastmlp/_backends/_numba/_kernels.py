@@ -10,6 +10,7 @@ import cffi
 import llvmlite.binding as llvm
 import numpy as np
 
+from fastmlp._backends._compiled import FORWARD_PASS, TRAINING_PASSES
 from fastmlp._backends._numba import _cache
 from fastmlp._backends._numba._pool import Members, Pool
 from fastmlp._backends._numba._target import Target, find_target, limit, target_machine
@@ -28,12 +29,15 @@ typedef struct {
 _SIGNATURES = {
     "run": "void(*)(int64_t job, arguments *c, int64_t member)",
     "penalty": "double(*)(int64_t plan)",
-    "threads_for_call": "int64_t(*)(int64_t plan, int64_t n, int64_t passes)",
+    "threads_for_rows": "int64_t(*)(int64_t plan, int64_t n, int64_t passes)",
     "threads_for_run": "int64_t(*)(int64_t plan, int64_t schedule)",
     "forward": "int64_t(*)(int64_t plan, int64_t workspace, int64_t examples, int64_t n, int64_t out, int64_t logits)",
-    "forward_call": "void(*)(int64_t call, int64_t logits)",
-    "predict_call": "void(*)(int64_t call)",
+    "forward_call": "int64_t(*)(int64_t call, int64_t logits)",
+    "predict_call": "int64_t(*)(int64_t call)",
     "step_call": "double(*)(int64_t call, int64_t dropout_step)",
+    "post": "int64_t(*)(int64_t desks, int64_t members, int64_t count, int64_t run, int64_t job, int64_t arguments)",
+    "lead": "void(*)(int64_t desk)",
+    "serve": "void(*)(int64_t desk)",
     "shuffle_orders": "void(*)(int64_t next_uint32, int64_t state, int64_t n, int64_t count, int64_t orders)",
     "draw_orders": "int64_t(*)(int64_t generator, int64_t n, int64_t count, int64_t orders)",
 }
@@ -43,10 +47,9 @@ _ENSEMBLE_SIGNATURES = {
     "member_losses": "void(*)(int64_t members, int64_t count, int64_t n, int64_t workspace)",
 }
 _FORWARD, _LAYER_OUTPUTS, _LOSS, _GRADIENTS, _BACKWARD, _APPLY, _TRAIN = range(7)  # as in _entries.py
-_FORWARD_PASS, _TRAINING_PASSES = 1, 3
 
 _pool = Pool()
-lock = threading.Lock()
+_lock = threading.Lock()
 _ffi = cffi.FFI()
 _ffi.cdef(_DECLARATIONS)
 _new_arguments = partial(_ffi.new, _ffi.typeof("arguments *"))
@@ -106,17 +109,28 @@ def _ensemble_functions(dtype: str, target: Target) -> dict[str, Any]:
     return {name: _ffi.cast(signature, address(name)) for name, signature in _ENSEMBLE_SIGNATURES.items()}
 
 
-def run_as_team(threads: int, run: Callable[[int], None]) -> None:
-    """Have so many threads call ``run``, each with the address of its place in the team."""
-    if threads == 1:
-        run(_single_member())
-        return
-    team: list[Members] = []
-    _pool.run(
-        threads,
-        lambda index: run(team[0].addresses[index]),
-        lambda count: team.append(Members(count)),
-    )
+class Team:
+    """Threads that call a kernel together."""
+
+    def __init__(self, functions: dict[str, Any], run: Any) -> None:
+        self._functions = functions
+        self._run = run
+        self._address = _address_of(run)
+
+    def call(self, threads: int, job: int, arguments: Any) -> None:
+        """Have so many threads do a job with a record of arguments."""
+        if threads == 1 or not _pool.run(self._functions, threads, self._address, job, _address_of(arguments)):
+            self._run(job, arguments, _single_member())
+
+
+def functions(dtype: np.dtype) -> dict[str, Any]:
+    """The entry points for the current target by their names."""
+    with _lock:
+        return _functions(dtype.name, find_target(limit()))
+
+
+def _address_of(pointer: Any) -> int:
+    return int(_ffi.cast("intptr_t", pointer))
 
 
 class NumbaKernels:
@@ -126,22 +140,24 @@ class NumbaKernels:
 
     def __init__(self, dtype: np.dtype) -> None:
         self._dtype = dtype
-        with lock:
-            self._functions = functions = _functions(dtype.name, find_target(limit()))
-        self._run = functions["run"]
-        self._threads_for_call = functions["threads_for_call"]
-        self._threads_for_run = functions["threads_for_run"]
-        self._forward = functions["forward"]
-        self._step_call = functions["step_call"]
-        self.forward_call = functions["forward_call"]
-        self.predict_call = functions["predict_call"]
-        self.penalty = functions["penalty"]
-        self.draw_orders = functions["draw_orders"]
-        self.shuffle_orders = functions["shuffle_orders"]
+        self._functions = known = functions(dtype)
+        self._team = Team(known, known["run"])
+        self._threads_for_rows = known["threads_for_rows"]
+        self._threads_for_run = known["threads_for_run"]
+        self._forward = known["forward"]
+        self._step_call = known["step_call"]
+        self._forward_call = known["forward_call"]
+        self.penalty = known["penalty"]
+        self.draw_orders = known["draw_orders"]
+        self.shuffle_orders = known["shuffle_orders"]
 
     def address_of(self, name: str) -> int:
         """See Kernels."""
-        return int(_ffi.cast("intptr_t", self._functions[name]))
+        return _address_of(self._functions[name])
+
+    def needs_python(self, plan: int, n: int, passes: int) -> bool:
+        """See Kernels."""
+        return bool(self._threads_for_rows(plan, n, passes) > 1)
 
     def derivatives(self) -> "NumbaDerivativeKernels":
         """Compiled at their first use, for not all need them."""
@@ -152,7 +168,7 @@ class NumbaKernels:
     def _call(self, job: int, threads: int, **fields: int) -> Any:
         """Have ``threads`` do a job; returns its arguments, where results stand."""
         arguments = _new_arguments(fields)
-        run_as_team(threads, lambda member: self._run(job, arguments, member))
+        self._team.call(threads, job, arguments)
         return arguments
 
     def forward(self, plan: int, workspace: int, examples: int, n: int, out: int, logits: int) -> None:
@@ -162,17 +178,28 @@ class NumbaKernels:
                 _FORWARD, threads, plan=plan, workspace=workspace, examples=examples, n=n, out=out, option=logits
             )
 
+    def forward_call(self, call: int, logits: int) -> None:
+        threads = self._forward_call(call, logits)
+        if threads > 1:
+            _, plan, workspace, examples, n, out = _ffi.unpack(_ffi.cast("int64_t *", call), 6)
+            self._call(
+                _FORWARD, threads, plan=plan, workspace=workspace, examples=examples, n=n, out=out, option=logits
+            )
+
+    def predict_call(self, call: int) -> None:
+        self.forward_call(call, 0)
+
     def layer_outputs(self, plan: int, workspace: int, examples: int, n: int, outs: int) -> None:
-        threads = self._threads_for_call(plan, n, _FORWARD_PASS)
+        threads = self._threads_for_rows(plan, n, FORWARD_PASS)
         self._call(_LAYER_OUTPUTS, threads, plan=plan, workspace=workspace, examples=examples, n=n, outs=outs)
 
     def loss(self, plan: int, workspace: int, examples: int, n: int) -> float:
-        threads = self._threads_for_call(plan, n, _FORWARD_PASS)
+        threads = self._threads_for_rows(plan, n, FORWARD_PASS)
         done = self._call(_LOSS, threads, plan=plan, workspace=workspace, examples=examples, n=n)
         return float(done.value)
 
     def gradients(self, plan: int, workspace: int, examples: int, n: int, gradients: int, dropout_step: int) -> float:
-        threads = self._threads_for_call(plan, n, _TRAINING_PASSES)
+        threads = self._threads_for_rows(plan, n, TRAINING_PASSES)
         done = self._call(
             _GRADIENTS,
             threads,
@@ -186,7 +213,7 @@ class NumbaKernels:
         return float(done.value)
 
     def backward(self, plan: int, workspace: int, examples: int, n: int, dy: int, gradients: int, dx: int) -> None:
-        threads = self._threads_for_call(plan, n, _TRAINING_PASSES)
+        threads = self._threads_for_rows(plan, n, TRAINING_PASSES)
         self._call(
             _BACKWARD,
             threads,
@@ -225,7 +252,7 @@ class NumbaKernels:
         self._of_ensembles()["member_losses"](members, count, n, workspace)
 
     def _of_ensembles(self) -> dict[str, Any]:
-        with lock:
+        with _lock:
             return _ensemble_functions(self._dtype.name, find_target(limit()))
 
     def step_call(self, call: int, dropout_step: int) -> float:

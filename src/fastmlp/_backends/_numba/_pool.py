@@ -1,4 +1,5 @@
-"""Python threads that work on one call together, and where their memory of it lies."""
+"""Python threads that work on one call together, and where their memory of it lies. As csrc/team.c; what runs without
+Python is in _team.py."""
 
 import ctypes
 import functools
@@ -7,8 +8,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +19,19 @@ from fastmlp._backends._addresses import address
 from fastmlp._backends._numba._places import Places
 
 _MEMBER = np.dtype([("index", "i8"), ("count", "i8"), ("arrived", "u8"), ("meetings", "u8"), ("give_way", "u8")])
+_DESK = np.dtype(
+    [
+        ("posted", "u8"),
+        ("is_awake", "u8"),
+        ("working", "u8"),
+        ("seen", "i8"),
+        ("function", "u8"),
+        ("job", "i8"),
+        ("arguments", "u8"),
+        ("member", "u8"),
+    ]
+)
+MOST_THREADS = 62  # `post` has a bit for each
 
 
 @functools.cache
@@ -50,6 +66,29 @@ NEEDED_SHARE, ALONE, MOST_ALONE = 0.625, 20, 1.0
 WATCHED = 0.02  # work of the threads after which they are judged: several of the pauses of an idle machine, of 4 ms
 
 
+class Desks:
+    """Where the members of teams find their parts."""
+
+    def __init__(self) -> None:
+        self.working = np.zeros(16, dtype=np.int64)
+        self._words = np.zeros((MOST_THREADS, 32), dtype=np.int64)  # two for each, on cache lines of their own
+        self.records = np.zeros(MOST_THREADS, dtype=_DESK)
+        first = address(self._words)
+        for index in range(MOST_THREADS):
+            self.records[index]["posted"] = first + index * self._words.strides[0]
+            self.records[index]["is_awake"] = first + index * self._words.strides[0] + self._words.itemsize
+        self.records["working"] = address(self.working)
+        self._words[0, 1] = 1  # the caller is
+        self._first = address(self.records)
+
+    def address(self, index: int) -> int:
+        return self._first + index * _DESK.itemsize
+
+    def is_done(self) -> bool:
+        """Whether the caller's part is, and all others are."""
+        return bool(self.working[0] == 0 and self._words[0, 0] == self.records[0]["seen"])
+
+
 class Pool:
     """Threads that wait for work; they serve one call at a time."""
 
@@ -61,79 +100,93 @@ class Pool:
     def _forget(self) -> None:
         """A forked child has none of its parent's threads."""
         self._busy = threading.Lock()
-        self._jobs: list[SimpleQueue[Callable[[], None]]] = []
-        self._finished: SimpleQueue[None] = SimpleQueue()
+        self._desks = Desks()
+        self._teams: dict[int, Members] = {}
+        self._calls: list[SimpleQueue[None]] = []  # by which threads are woken
+        self._clocks: list[Callable[[], float]] = [time.thread_time]  # seconds that each had a processor
         self._alone_until = self._worked = self._missed = 0.0
 
-    def run(self, count: int, work: Callable[[int], None], prepare: Callable[[int], None]) -> None:
-        """``prepare(n)``, then ``work(0)`` to ``work(n - 1)`` at the same time, n being ``count`` or, while the pool
-        serves another call, where threads cannot be made or their cores are busy, fewer."""
+    def run(self, kernels: dict[str, Any], count: int, function: int, job: int, arguments: int) -> bool:
+        """function(job, arguments, member), a C function by its address, for each member of a team of up to ``count``
+        threads at the same time; ``kernels`` has those of _team.py.
+
+        False, and nothing done, while the pool serves another call, and where threads cannot be made or their cores are
+        busy.
+        """
         if time.perf_counter() < self._alone_until or not self._busy.acquire(blocking=False):
-            prepare(1)
-            work(0)
-            return
+            return False
         try:
-            count = self._hire(count)
-            prepare(count)
-            places, begun = Places(count), time.perf_counter()
-            missed: list[float] = []  # seconds that each member was without a processor
-
-            def member(index: int) -> None:
-                if index > 0:
-                    places.take(index)
-                used = time.thread_time()
-                work(index)
-                missed.append(time.perf_counter() - begun - (time.thread_time() - used))
-
-            for index in range(1, count):
-                self._jobs[index - 1].put(partial(member, index))
-            try:
-                member(0)
-            finally:
-                self._await(count - 1)
-            self._judge(begun, max(missed))
+            count = self._hire(count, kernels["serve"])
+            if count == 1:
+                return False
+            clocks = self._clocks[:count]
+            begun, used = time.perf_counter(), [clock() for clock in clocks]
+            self._lead(kernels, count, function, job, arguments)
+            taken = time.perf_counter() - begun
+            self._judge(taken, taken - min(clock() - before for clock, before in zip(clocks, used)))
         finally:
             self._busy.release()
+        return True
 
-    def _judge(self, begun: float, missed: float) -> None:
+    def _lead(self, kernels: dict[str, Any], count: int, *part: int) -> None:
+        """Whatever is raised meanwhile, none may still be at work when the call returns."""
+        desks = self._desks.address(0)
+        try:
+            self._wake(count, kernels["post"](desks, self._members(count), count, *part))
+            kernels["lead"](desks)
+        except BaseException:
+            self._wake(count, -1)  # perhaps for nothing
+            while not self._desks.is_done():
+                with suppress(BaseException):  # one is enough
+                    kernels["lead"](desks)
+            raise
+
+    def _members(self, count: int) -> int:
+        if count not in self._teams:
+            self._teams[count] = Members(count)
+        return self._teams[count].addresses[0]
+
+    def _wake(self, count: int, sleeping: int) -> None:
+        """The members for which a bit is set."""
+        if sleeping:
+            self._places = Places(count)
+            for index in range(1, count):
+                if sleeping >> index & 1:
+                    self._calls[index - 1].put(None)
+
+    def _judge(self, worked: float, missed: float) -> None:
         """Takes note of a call, and after some of them decides whether teams are worth it."""
-        now = time.perf_counter()
-        self._worked += now - begun
+        self._worked += worked
         self._missed += missed
         if self._worked >= WATCHED:
             if self._missed > (1 - NEEDED_SHARE) * self._worked:
-                self._alone_until = now + min(ALONE * self._missed, MOST_ALONE)
+                self._alone_until = time.perf_counter() + min(ALONE * self._missed, MOST_ALONE)
             self._worked = self._missed = 0.0
 
-    def _hire(self, count: int) -> int:
+    def _hire(self, count: int, serve: Callable[[int], None]) -> int:
         """Makes threads up to a team of ``count``; returns the team that there is."""
-        while len(self._jobs) + 1 < count:
-            jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
-            thread = threading.Thread(target=_serve, args=(jobs, self._finished), name="fastmlp", daemon=True)
+        count = min(count, MOST_THREADS)
+        while len(self._calls) + 1 < count:
+            index, calls = len(self._calls) + 1, SimpleQueue[None]()
+            work = partial(self._serve, index, calls, partial(serve, self._desks.address(index)))
+            thread = threading.Thread(target=work, name="fastmlp", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # the system has no more
                 break
-            self._jobs.append(jobs)
-        return min(count, len(self._jobs) + 1)
+            self._calls.append(calls)
+            self._clocks.append(_clock_of(thread))
+        return min(count, len(self._calls) + 1)
 
-    def _await(self, count: int) -> None:
-        """Whatever is raised meanwhile, none may still be at work when the call returns."""
-        interrupt: BaseException | None = None
-        while count:
-            try:
-                self._finished.get()
-                count -= 1
-            except BaseException as raised:
-                interrupt = raised
-        if interrupt is not None:
-            raise interrupt
+    def _serve(self, index: int, calls: "SimpleQueue[None]", serve: Callable[[], None]) -> None:
+        while True:
+            calls.get()
+            self._places.take(index)
+            serve()
 
 
-def _serve(jobs: "SimpleQueue[Callable[[], None]]", finished: "SimpleQueue[None]") -> None:
-    while True:
-        job = jobs.get()
-        try:
-            job()
-        finally:
-            finished.put(None)
+def _clock_of(thread: threading.Thread) -> Callable[[], float]:
+    """How long a thread had a processor; where the system does not tell, as if it always had one."""
+    if hasattr(time, "pthread_getcpuclockid") and thread.ident is not None:
+        return partial(time.clock_gettime, time.pthread_getcpuclockid(thread.ident))
+    return time.perf_counter

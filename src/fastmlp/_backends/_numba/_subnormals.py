@@ -12,14 +12,14 @@ from fastmlp._backends._numba._memory import BYTE, INT32, INT64
 _FLUSH = {"x86": 0x8040, "aarch64": 1 << 24}  # MXCSR: results and operands; FPCR: both
 
 
-def _processor() -> str:
-    """Which of the known control registers this processor has."""
+def processor() -> str:
+    """The processor's kind, where kernels know its control registers and instructions."""
     machine = platform.machine().lower()
     return {"x86_64": "x86", "amd64": "x86", "aarch64": "aarch64", "arm64": "aarch64"}.get(machine, "")
 
 
 def _read_mode(builder: ir.IRBuilder) -> Any:
-    if _processor() == "aarch64":
+    if processor() == "aarch64":
         read = builder.module.declare_intrinsic("llvm.aarch64.get.fpcr", (), ir.FunctionType(INT64, []))
         return builder.call(read, [])
     with builder.goto_entry_block():
@@ -31,7 +31,7 @@ def _read_mode(builder: ir.IRBuilder) -> Any:
 
 
 def _write_mode(builder: ir.IRBuilder, mode: Any) -> None:
-    if _processor() == "aarch64":
+    if processor() == "aarch64":
         signature = ir.FunctionType(ir.VoidType(), [INT64])
         write = builder.module.declare_intrinsic("llvm.aarch64.set.fpcr", (), signature)
         builder.call(write, [mode])
@@ -47,13 +47,13 @@ def _write_mode(builder: ir.IRBuilder, mode: Any) -> None:
 @primitive
 def flush_subnormals() -> Any:
     """Subnormal numbers count as zero from here on; returns the mode for restore_mode."""
-    processor = _processor()
+    known = processor()
 
     def emit(builder: ir.IRBuilder) -> Any:
-        if not processor:
+        if not known:
             return INT64(0)
         before = _read_mode(builder)
-        _write_mode(builder, builder.or_(before, INT64(_FLUSH[processor])))
+        _write_mode(builder, builder.or_(before, INT64(_FLUSH[known])))
         return before
 
     return types.int64, emit
@@ -62,7 +62,7 @@ def flush_subnormals() -> Any:
 @primitive
 def restore_mode(before: Any) -> Any:
     def emit(builder: ir.IRBuilder, mode: Any) -> None:
-        if _processor():
+        if processor():
             _write_mode(builder, mode)
 
     return types.void, emit
