@@ -53,8 +53,8 @@ class Kernels(Protocol):
         """Of "forward_call" or "step_call" as machine code."""
 
     def needs_python(self, plan: int, n: int, passes: int) -> bool:
-        """Whether a call over n rows, so many passes through the net, is worth threads that Python has to wake: then
-        "forward_call" and "step_call" alone would do without."""
+        """Whether a call over n rows, so many passes through the net, is worth threads that only Python can wake: the
+        machine code at ``address_of`` would not do it."""
 
     def forward(self, plan: int, workspace: int, examples: int, n: int, out: int, logits: int) -> None: ...
     def forward_call(self, call: int, logits: int) -> None: ...

@@ -70,23 +70,23 @@ class Desks:
     """Where the members of teams find their parts."""
 
     def __init__(self) -> None:
-        self.working = np.zeros(16, dtype=np.int64)
+        self._working = np.zeros(16, dtype=np.int64)
         self._words = np.zeros((MOST_THREADS, 32), dtype=np.int64)  # two for each, on cache lines of their own
-        self.records = np.zeros(MOST_THREADS, dtype=_DESK)
+        self._records = np.zeros(MOST_THREADS, dtype=_DESK)
         first = address(self._words)
         for index in range(MOST_THREADS):
-            self.records[index]["posted"] = first + index * self._words.strides[0]
-            self.records[index]["is_awake"] = first + index * self._words.strides[0] + self._words.itemsize
-        self.records["working"] = address(self.working)
+            self._records[index]["posted"] = first + index * self._words.strides[0]
+            self._records[index]["is_awake"] = first + index * self._words.strides[0] + self._words.itemsize
+        self._records["working"] = address(self._working)
         self._words[0, 1] = 1  # the caller is
-        self._first = address(self.records)
+        self._first = address(self._records)
 
     def address(self, index: int) -> int:
         return self._first + index * _DESK.itemsize
 
     def is_done(self) -> bool:
         """Whether the caller's part is, and all others are."""
-        return bool(self.working[0] == 0 and self._words[0, 0] == self.records[0]["seen"])
+        return bool(self._working[0] == 0 and self._words[0, 0] == self._records[0]["seen"])
 
 
 class Pool:
