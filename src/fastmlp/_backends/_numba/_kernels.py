@@ -179,12 +179,9 @@ class NumbaKernels:
             )
 
     def forward_call(self, call: int, logits: int) -> None:
-        threads = self._forward_call(call, logits)
-        if threads > 1:
+        if self._forward_call(call, logits) > 1:
             _, plan, workspace, examples, n, out = _ffi.unpack(_ffi.cast("int64_t *", call), 6)
-            self._call(
-                _FORWARD, threads, plan=plan, workspace=workspace, examples=examples, n=n, out=out, option=logits
-            )
+            self.forward(plan, workspace, examples, n, out, logits)
 
     def predict_call(self, call: int) -> None:
         self.forward_call(call, 0)

@@ -73,10 +73,8 @@ class Desks:
         self._working = np.zeros(16, dtype=np.int64)
         self._words = np.zeros((MOST_THREADS, 32), dtype=np.int64)  # two for each, on cache lines of their own
         self._records = np.zeros(MOST_THREADS, dtype=_DESK)
-        first = address(self._words)
-        for index in range(MOST_THREADS):
-            self._records[index]["posted"] = first + index * self._words.strides[0]
-            self._records[index]["is_awake"] = first + index * self._words.strides[0] + self._words.itemsize
+        rows = address(self._words) + np.arange(MOST_THREADS) * self._words.strides[0]
+        self._records["posted"], self._records["is_awake"] = rows, rows + self._words.itemsize
         self._records["working"] = address(self._working)
         self._words[0, 1] = 1  # the caller is
         self._first = address(self._records)
