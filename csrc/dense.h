@@ -25,6 +25,8 @@ static void dense_forward_row(const fastmlp_layer *layer, int64_t outputs, const
     enum { ROWS = 8 };
     const int64_t leading = layer->leading, vectors = whole_vectors(outputs);
     const real *start = parameters + layer->n_in * leading;
+    /* of x, other threads may have computed parts: one example of 784-800-800-10 to 4 x 2048 on two threads +2 % */
+    for (int64_t k = 0; k < layer->n_in; k += LINE_LANES) __builtin_prefetch(x + k);
     for (int64_t k = 0; k < layer->n_in; k += ROWS, start = z) {
         const int64_t rows = smaller(ROWS, layer->n_in - k);
         const real *weights = parameters + k * leading;

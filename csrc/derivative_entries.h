@@ -47,20 +47,20 @@ enum { JVP_PASSES = 2, EXAMPLE_GRADIENT_PASSES = 3, HVP_PASSES = 8 };
 
 static void jacobian(const fastmlp_plan *plan, const fastmlp_derivatives *d, void *workspace, const fastmlp_examples *e, int64_t n, void *out) {
     derivative_arguments c = {.plan = plan, .derivatives = d, .workspace = workspace, .examples = e, .n = n, .out = out};
-    fastmlp_run(threads_for(plan, smaller(n, d->jacobian_rows), 1 + d->directions), jacobian_member, &c);
+    run(plan, threads_for(plan, smaller(n, d->jacobian_rows), 1 + d->directions), n, 1 + d->directions, jacobian_member, &c);
 }
 
 static void jvp(const fastmlp_plan *plan, const fastmlp_derivatives *d, void *workspace, const fastmlp_examples *e, int64_t n, const void *t, void *y, void *dy) {
     derivative_arguments c = {.plan = plan, .derivatives = d, .workspace = workspace, .examples = e, .n = n, .direction = t, .y = y, .out = dy};
-    fastmlp_run(threads_for(plan, smaller(n, plan->block_rows), JVP_PASSES), jvp_member, &c);
+    run(plan, threads_for(plan, smaller(n, plan->block_rows), JVP_PASSES), n, JVP_PASSES, jvp_member, &c);
 }
 
 static void gradients_per_example(const fastmlp_plan *plan, const fastmlp_derivatives *d, void *workspace, const fastmlp_examples *e, int64_t n, void *out) {
     derivative_arguments c = {.plan = plan, .derivatives = d, .workspace = workspace, .examples = e, .n = n, .out = out};
-    fastmlp_run(threads_for(plan, smaller(n, plan->block_rows), EXAMPLE_GRADIENT_PASSES), gradients_per_example_member, &c);
+    run(plan, threads_for(plan, smaller(n, plan->block_rows), EXAMPLE_GRADIENT_PASSES), n, EXAMPLE_GRADIENT_PASSES, gradients_per_example_member, &c);
 }
 
 static void hvp(const fastmlp_plan *plan, const fastmlp_derivatives *d, void *workspace, const fastmlp_examples *e, int64_t n, const void *v, void *out) {
     derivative_arguments c = {.plan = plan, .derivatives = d, .workspace = workspace, .examples = e, .n = n, .direction = v, .out = out};
-    fastmlp_run(threads_for(plan, smaller(n, plan->block_rows), HVP_PASSES), hvp_member, &c);
+    run(plan, threads_for(plan, smaller(n, plan->block_rows), HVP_PASSES), n, HVP_PASSES, hvp_member, &c);
 }

@@ -503,34 +503,49 @@ static void train_member(void *context, fastmlp_member member) {
     restore_mode(mode);
 }
 
-/* How many threads a call of so many rows is worth: a thread more for every so many multiplications. */
-static int64_t threads_for(const fastmlp_plan *plan, int64_t rows, int64_t passes) {
+/* How many threads a call of so many rows is worth: one for every so many multiplications. */
+static double worth_of(const fastmlp_plan *plan, int64_t rows, int64_t passes) {
     double products = 0;
     for (int64_t l = 0; l < plan->n_layers; l++) products += (double)plan->layers[l].n_in * (double)plan->layers[l].n_out;
-    const double worth = products * (double)rows * (double)passes / (double)plan->thread_products;
+    return products * (double)rows * (double)passes / (double)plan->thread_products;
+}
+
+static int64_t threads_for(const fastmlp_plan *plan, int64_t rows, int64_t passes) {
+    const double worth = worth_of(plan, rows, passes);
     return worth < 2 ? 1 : worth < (double)plan->n_threads ? (int64_t)worth : plan->n_threads;
 }
 
 /* To read the weights of a large net takes as long as to multiply three (1.3 million) to seven rows (13 million). */
 enum { LEAST_ROWS = 4 };
+INLINE int64_t counted_rows(int64_t n) { return n > 0 && n < LEAST_ROWS ? LEAST_ROWS : n; }
 
 /* The same of a call over n rows, whose blocks are shared or taken whole: walk_blocks. */
 static int64_t threads_for_rows(const fastmlp_plan *plan, int64_t n, int64_t passes) {
     if (plan->n_threads == 1) return 1;
-    if (n > 0 && n < LEAST_ROWS) n = LEAST_ROWS;
-    const int64_t sharing = threads_for(plan, smaller(n, plan->block_rows), passes);
-    const int64_t taking = plan->own_blocks ? smaller(threads_for(plan, n, passes), parts_of(n, plan->block_rows)) : 1;
+    const int64_t rows = counted_rows(n), sharing = threads_for(plan, smaller(rows, plan->block_rows), passes);
+    const int64_t taking = plan->own_blocks ? smaller(threads_for(plan, rows, passes), parts_of(rows, plan->block_rows)) : 1;
     return sharing > taking ? sharing : taking;
+}
+
+/* A call worth so many threads, 0.2 ms, is long enough for threads to be woken: fastmlp_run. */
+enum { LONG = 8 };
+
+static void run(const fastmlp_plan *plan, int64_t threads, int64_t n, int64_t passes, void (*job)(void *, fastmlp_member), void *context) {
+    fastmlp_run(threads, threads > 1 && worth_of(plan, counted_rows(n), passes) >= LONG, job, context);
+}
+
+static void run_rows(const fastmlp_plan *plan, int64_t n, int64_t passes, void (*job)(void *, fastmlp_member), void *context) {
+    run(plan, threads_for_rows(plan, n, passes), n, passes, job, context);
 }
 
 static void forward(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, void *out, int64_t logits) {
     arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n, .out = out, .option = logits};
-    fastmlp_run(threads_for_rows(plan, n, 1), forward_member, &c);
+    run_rows(plan, n, 1, forward_member, &c);
 }
 
 static void layer_outputs(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, void *const *outs) {
     arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n, .outs = outs};
-    fastmlp_run(threads_for_rows(plan, n, 1), layer_outputs_member, &c);
+    run_rows(plan, n, 1, layer_outputs_member, &c);
 }
 
 static double penalty(const fastmlp_plan *plan) {
@@ -542,28 +557,29 @@ static double penalty(const fastmlp_plan *plan) {
 
 static double loss(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n) {
     arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n};
-    fastmlp_run(threads_for_rows(plan, n, 1), loss_member, &c);
+    run_rows(plan, n, 1, loss_member, &c);
     return c.value;
 }
 
 static double gradients(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, void *out, int64_t dropout_step) {
     arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n, .gradients = out, .option = dropout_step};
-    fastmlp_run(threads_for_rows(plan, n, 3), gradients_member, &c);
+    run_rows(plan, n, 3, gradients_member, &c);
     return c.value;
 }
 
 static void backward(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, int64_t n, const void *dy, void *out, void *dx) {
     arguments c = {.plan = plan, .workspace = workspace, .examples = e, .n = n, .dy = dy, .gradients = out, .dx = dx};
-    fastmlp_run(threads_for_rows(plan, n, 3), backward_member, &c);
+    run_rows(plan, n, 3, backward_member, &c);
 }
 
 static void apply(const fastmlp_plan *plan, const fastmlp_update *u, const void *gradients) {
     arguments c = {.plan = plan, .update = u, .gradients = (void *)gradients};
-    fastmlp_run(threads_for(plan, LEAST_ROWS, 1), apply_member, &c);
+    run(plan, threads_for(plan, LEAST_ROWS, 1), LEAST_ROWS, 1, apply_member, &c);
 }
 
 static int64_t train(const fastmlp_plan *plan, void *workspace, const fastmlp_examples *e, const fastmlp_schedule *s, const fastmlp_update *u, void *gradients, double *losses) {
     arguments c = {.plan = plan, .workspace = workspace, .examples = e, .schedule = s, .update = u, .gradients = gradients, .losses = losses};
-    fastmlp_run(threads_for_rows(plan, smaller(s->batch_size, s->n_examples), 3), train_member, &c);
+    const int64_t batch_size = smaller(s->batch_size, s->n_examples);
+    run(plan, threads_for_rows(plan, batch_size, 3), batch_size * s->n_steps, 3, train_member, &c);
     return c.taken;
 }

@@ -12,8 +12,9 @@ typedef struct {
 } fastmlp_member;
 
 /* Runs job(context, member) as every member of a team of up to `count` threads, the caller being member 0. While the
- * pool serves another call, or where threads cannot be made, the caller works alone. */
-void fastmlp_run(int64_t count, void (*job)(void *context, fastmlp_member member), void *context);
+ * pool serves another call, or where threads cannot be made, the caller works alone; and if threads would have to be
+ * woken for a call that is not long. */
+void fastmlp_run(int64_t count, int64_t is_long, void (*job)(void *context, fastmlp_member member), void *context);
 
 /* See calls.h. */
 void fastmlp_keep_teams(int64_t always);
