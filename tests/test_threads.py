@@ -318,6 +318,37 @@ def test_other_threads_run_while_a_net_trains(compiled_backend, monkeypatch):
     assert events == ["in", "other", "out"]
 
 
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor")
+def test_short_calls_use_threads_where_they_are_close(compiled_backend):
+    """Between calls with pauses the threads sleep, and to wake them would take longer than they save."""
+    code = f"""
+import time
+import numpy as np
+import fastmlp
+
+net = fastmlp.MLP([784, 500, 500, 10], backend={compiled_backend!r}, n_threads=2, rng=0)
+x = np.ones(784, dtype=np.float32)
+
+def others(n_calls, pause):
+    process, own = time.process_time(), time.thread_time()
+    for _ in range(n_calls):
+        net.forward(x)
+        if pause:
+            time.sleep(pause)
+    process, own = time.process_time() - process, time.thread_time() - own
+    return (process - own) / own
+
+others(20, 0.002)
+paused = others(200, 0.002)
+assert paused < 0.2, paused
+deadline = time.monotonic() + 60
+while others(1000, 0) < 0.2:
+    assert time.monotonic() < deadline
+print("done")
+"""
+    assert run_python(code).strip() == "done"
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "loky"])
 def test_children_train_after_their_parent(compiled_backend, method):
     """And the parent goes on."""
@@ -387,6 +418,20 @@ def test_teams_whose_threads_get_no_processor_are_given_up_for_a_while(monkeypat
     assert not run(0)
     time.sleep(2.5 * watched * _pool.ALONE)
     assert run(0)
+
+
+def test_a_team_is_judged_when_its_caller_has_waited(monkeypatch, pool_kernels):
+    """Numba's: calls go through Python until the threads are found to have had their processors."""
+    monkeypatch.setattr(_pool, "WATCHED", 0.0)
+    monkeypatch.setattr(_pool, "MOST_ALONE", 0.01)
+    sizes, x = [784, 500, 500, 10], np.ones(784, dtype=np.float32)
+    net, alone = (fastmlp.MLP(sizes, backend="numba", n_threads=n, rng=0) for n in (2, 1))
+    trust, deadline = _kernels._pool._record["trust"], time.monotonic() + 60
+    trust[0] = 0
+    while trust[0] <= 0:
+        assert_same_bits(net.forward(x), alone.forward(x))
+        net.forward(x)  # close to the last
+        assert time.monotonic() < deadline
 
 
 def test_every_part_of_a_team_is_done_once(pool_kernels):

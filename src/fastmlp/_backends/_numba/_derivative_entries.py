@@ -7,13 +7,13 @@ from numba.core import types
 
 from fastmlp._backends._numba._compiler import Entry, kernel
 from fastmlp._backends._numba._derivatives import example_gradients, input_tangents, jacobians
-from fastmlp._backends._numba._entries import threads_for_rows
+from fastmlp._backends._numba._entries import is_long, threads_for_rows
 from fastmlp._backends._numba._hessian import gradient_tangents
-from fastmlp._backends._numba._memory import Pointer
+from fastmlp._backends._numba._memory import Pointer, as_address
 from fastmlp._backends._numba._network import network
 from fastmlp._backends._numba._structs import derivative_arguments_struct
 from fastmlp._backends._numba._subnormals import flush_subnormals, restore_mode
-from fastmlp._backends._numba._team import MEMBER, Member
+from fastmlp._backends._numba._team import ALONE, MEMBER, PYTHON, TEAM, Member, Team, call_team, member_alone
 
 Arguments = Any
 
@@ -42,14 +42,27 @@ def run_derivatives(job: int, c: Arguments, member: Member) -> None:
 
 
 @kernel
-def threads_for_derivatives(job: int, c: Arguments) -> int:
+def passes_of(job: int, c: Arguments) -> int:
     if job == JVP:
-        return threads_for_rows(c.plan, c.n, JVP_PASSES)
+        return JVP_PASSES
     if job == GRADIENTS_PER_EXAMPLE:
-        return threads_for_rows(c.plan, c.n, EXAMPLE_GRADIENT_PASSES)
+        return EXAMPLE_GRADIENT_PASSES
     if job == HVP:
-        return threads_for_rows(c.plan, c.n, HVP_PASSES)
-    return threads_for_rows(c.plan, c.n, 1 + c.derivatives.directions)
+        return HVP_PASSES
+    return 1 + c.derivatives.directions
+
+
+@kernel
+def call_derivatives(team: Team, job: int, c: Arguments) -> int:
+    """As ``call``."""
+    passes = passes_of(job, c)
+    threads = threads_for_rows(c.plan, c.n, passes)
+    outcome = call_team(team, threads, threads > 1 and is_long(c.plan, c.n, passes), job, as_address(c))
+    if outcome == PYTHON:
+        return threads
+    if outcome == ALONE:
+        run_derivatives(job, c, member_alone(index=0, count=1, arrived=0, meetings=0, late=0, give_way=0))
+    return 1
 
 
 def derivative_entries(real: Any) -> list[Entry]:
@@ -57,5 +70,5 @@ def derivative_entries(real: Any) -> list[Entry]:
     arguments = Pointer(derivative_arguments_struct(real))
     return [
         Entry("run_derivatives", run_derivatives, (types.int64, arguments, Pointer(MEMBER))),
-        Entry("threads_for_derivatives", threads_for_derivatives, (types.int64, arguments)),
+        Entry("call_derivatives", call_derivatives, (Pointer(TEAM), types.int64, arguments)),
     ]

@@ -17,7 +17,7 @@ typedef struct {
 """
 _SIGNATURES = {
     "run_derivatives": "void(*)(int64_t job, derivative_arguments *c, int64_t member)",
-    "threads_for_derivatives": "int64_t(*)(int64_t job, derivative_arguments *c)",
+    "call_derivatives": "int64_t(*)(int64_t team, int64_t job, derivative_arguments *c)",
 }
 _JACOBIAN, _JVP, _GRADIENTS_PER_EXAMPLE, _HVP = range(4)  # as in _derivative_entries.py
 
@@ -45,12 +45,11 @@ class NumbaDerivativeKernels:
     def __init__(self, dtype: np.dtype) -> None:
         known = functions(dtype)
         with _lock:
-            run, self._threads = _functions(dtype.name, find_target(limit()))
-        self._team = Team(known, run)
+            run, call = _functions(dtype.name, find_target(limit()))
+        self._team = Team(known, run, call)
 
     def _call(self, job: int, **fields: int) -> None:
-        arguments = _ffi.new("derivative_arguments *", fields)
-        self._team.call(self._threads(job, arguments), job, arguments)
+        self._team.call(job, _ffi.new("derivative_arguments *", fields))
 
     def jacobian(self, plan: int, derivatives: int, workspace: int, examples: int, n: int, out: int) -> None:
         self._call(_JACOBIAN, plan=plan, derivatives=derivatives, workspace=workspace, examples=examples, n=n, out=out)

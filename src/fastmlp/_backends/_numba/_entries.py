@@ -4,11 +4,20 @@ from typing import Any
 
 from numba.core import types
 
-from fastmlp._backends._numba._compiler import Entry, kernel
+from fastmlp._backends._numba._compiler import Entry, inline, kernel
 from fastmlp._backends._numba._dense import parts_of
 from fastmlp._backends._numba._elementary import NAN
 from fastmlp._backends._numba._gather import LEAST_FETCHED, MOST_FETCHED, fetched_rows
-from fastmlp._backends._numba._memory import Pointer, as_double, as_integer, constructor, is_set, null_like, pick
+from fastmlp._backends._numba._memory import (
+    Pointer,
+    as_address,
+    as_double,
+    as_integer,
+    constructor,
+    is_set,
+    null_like,
+    pick,
+)
 from fastmlp._backends._numba._network import (
     NO_DROPOUT,
     SHARED_ROWS,
@@ -27,17 +36,31 @@ from fastmlp._backends._numba._network import (
 from fastmlp._backends._numba._orders import GENERATOR, draw_orders, shuffle_orders
 from fastmlp._backends._numba._structs import (
     EXAMPLES,
-    SCHEDULE,
     Examples,
     Plan,
     Reals,
-    Schedule,
     arguments_struct,
     call_struct,
     plan_struct,
 )
 from fastmlp._backends._numba._subnormals import flush_subnormals, restore_mode
-from fastmlp._backends._numba._team import DESK, MEMBER, Member, lead, member_alone, post, serve
+from fastmlp._backends._numba._team import (
+    ALONE,
+    DESK,
+    MEMBER,
+    POOL,
+    PYTHON,
+    TEAM,
+    Member,
+    Team,
+    call_team,
+    enter,
+    lead,
+    leave,
+    member_alone,
+    post,
+    serve,
+)
 from fastmlp._backends._numba._update import begin_update, end_update, update_step
 from fastmlp._backends._numba._vector import smaller
 from fastmlp._update import CLIP_NORM, EPS, LR
@@ -148,18 +171,19 @@ def penalty(plan: Plan) -> float:
     return value
 
 
-# A call with a team takes 12 us of Python's time more than in C: it must be worth so many times as much.
-PYTHON = 2.5
-
-
 @kernel
-def threads_for(plan: Plan, rows: int, passes: int) -> int:
-    """How many threads a call of so many rows is worth: a thread more for every so many multiplications."""
+def worth_of(plan: Plan, rows: int, passes: int) -> float:
+    """How many threads a call of so many rows is worth: one for every so many multiplications."""
     products = 0.0
     for number in range(plan.n_layers):
         layer = plan.layers[number]
         products += as_double(layer.n_in) * as_double(layer.n_out)
-    worth = products * as_double(rows) * as_double(passes) / (as_double(plan.thread_products) * PYTHON)
+    return products * as_double(rows) * as_double(passes) / as_double(plan.thread_products)
+
+
+@kernel
+def threads_for(plan: Plan, rows: int, passes: int) -> int:
+    worth = worth_of(plan, rows, passes)
     if worth < 2:
         return 1
     if worth < plan.n_threads:
@@ -171,12 +195,17 @@ def threads_for(plan: Plan, rows: int, passes: int) -> int:
 LEAST_ROWS = 4
 
 
+@inline
+def counted_rows(n: int) -> int:
+    return LEAST_ROWS if 0 < n < LEAST_ROWS else n
+
+
 @kernel
 def threads_for_rows(plan: Plan, n: int, passes: int) -> int:
     """The same of a call over n rows, whose blocks are shared or taken whole: walk_blocks."""
     if plan.n_threads == 1:
         return 1
-    rows = LEAST_ROWS if 0 < n < LEAST_ROWS else n
+    rows = counted_rows(n)
     sharing = threads_for(plan, smaller(rows, plan.block_rows), passes)
     if not plan.own_blocks:
         return sharing
@@ -184,76 +213,88 @@ def threads_for_rows(plan: Plan, n: int, passes: int) -> int:
     return pick(sharing > taking, sharing, taking)
 
 
+# A call worth so many threads, 0.2 ms, is long enough for threads to be woken: call_team.
+LONG = 8
+
+
 @kernel
-def threads_for_run(plan: Plan, s: Schedule) -> int:
-    return threads_for_rows(plan, smaller(s.batch_size, s.n_examples), 3)
+def is_long(plan: Plan, n: int, passes: int) -> bool:
+    return worth_of(plan, counted_rows(n), passes) >= LONG
 
 
 arguments = constructor(arguments_struct, like="workspace")
 
 
 @kernel
-def forward_alone(plan: Plan, workspace: Reals, e: Examples, n: int, out: Reals, logits: int) -> None:
+def call(team: Team, job: int, c: Arguments) -> int:
+    """A job by a team or by the caller; returns 1, or for how many threads Python has to do it."""
+    is_training = job == TRAIN
+    passes = pick(is_training or job == GRADIENTS or job == BACKWARD, 3, 1)
+    n = smaller(c.schedule.batch_size, c.schedule.n_examples) if is_training else c.n
+    threads = threads_for_rows(c.plan, n, passes)
+    rows = n * c.schedule.n_steps if is_training else n
+    outcome = call_team(team, threads, threads > 1 and is_long(c.plan, rows, passes), job, as_address(c))
+    if outcome == PYTHON:
+        return threads
+    if outcome == ALONE:
+        run(job, c, member_alone(index=0, count=1, arrived=0, meetings=0, late=0, give_way=0))
+    return 1
+
+
+@kernel
+def forward(team: Team, plan: Plan, workspace: Reals, e: Examples, n: int, out: Reals, logits: int) -> int:
+    """The forward pass; returns what ``call`` does."""
     c = arguments(
         plan=plan, workspace=workspace, examples=e, n=n, out=out, option=logits,
         dy=0, dx=0, outs=0, schedule=0, update=0, gradients=0, losses=0, value=0.0, taken=0,
     )  # fmt: skip
-    run(FORWARD, c, member_alone(index=0, count=1, arrived=0, meetings=0, give_way=0))
+    return call(team, FORWARD, c)
 
 
 @kernel
-def forward(plan: Plan, workspace: Reals, e: Examples, n: int, out: Reals, logits: int) -> int:
-    """The forward pass, unless it is worth several threads; returns how many."""
-    threads = threads_for_rows(plan, n, 1)
-    if threads == 1:
-        forward_alone(plan, workspace, e, n, out, logits)
-    return threads
-
-
-@kernel
-def forward_call(call: Call, logits: int) -> int:
+def forward_call(kept: Call, logits: int) -> int:
     """The forward pass that a call record describes, as ``forward``."""
-    return forward(call.plan, call.workspace, call.examples, call.n, call.out, logits)
+    return forward(kept.kernels, kept.plan, kept.workspace, kept.examples, kept.n, kept.out, logits)
 
 
 @kernel
-def predict_call(call: Call) -> int:
+def predict_call(kept: Call) -> int:
     """forward_call with logits 0."""
-    return forward(call.plan, call.workspace, call.examples, call.n, call.out, 0)
+    return forward(kept.kernels, kept.plan, kept.workspace, kept.examples, kept.n, kept.out, 0)
 
 
 @kernel
-def step_call(call: Call, dropout_step: int) -> float:
-    """The training step that a call record describes, on one thread; where it is worth several, nothing is done and
-    NaN returned."""
-    call.schedule.dropout_step = dropout_step
-    if threads_for_run(call.plan, call.schedule) > 1:
-        return NAN
+def step_call(kept: Call, dropout_step: int) -> float:
+    """The training step that a call record describes; ``n`` becomes what ``call`` returns, and the loss is NaN where
+    nothing has been done."""
+    kept.schedule.dropout_step = dropout_step
     c = arguments(
-        plan=call.plan, workspace=call.workspace, examples=call.examples, n=call.n, out=0, option=0,
-        dy=0, dx=0, outs=0, schedule=call.schedule, update=call.update, gradients=call.gradients, losses=call.losses,
+        plan=kept.plan, workspace=kept.workspace, examples=kept.examples, n=0, out=0, option=0,
+        dy=0, dx=0, outs=0, schedule=kept.schedule, update=kept.update, gradients=kept.gradients, losses=kept.losses,
         value=0.0, taken=0,
     )  # fmt: skip
-    run(TRAIN, c, member_alone(index=0, count=1, arrived=0, meetings=0, give_way=0))
-    return call.losses[0]
+    kept.n = call(kept.kernels, TRAIN, c)
+    return NAN if kept.n > 1 else kept.losses[0]
 
 
 def entries(real: Any) -> list[Entry]:
     """What Python calls, for one type of reals."""
-    integer, plan, call = types.int64, Pointer(plan_struct(real)), Pointer(call_struct(real))
-    reals, examples, desks = Pointer(real), Pointer(EXAMPLES), Pointer(DESK)
+    integer, plan, kept = types.int64, Pointer(plan_struct(real)), Pointer(call_struct(real))
+    reals, examples, desks, pool = Pointer(real), Pointer(EXAMPLES), Pointer(DESK), Pointer(POOL)
     return [
         Entry("run", run, (integer, Pointer(arguments_struct(real)), Pointer(MEMBER))),
         Entry("penalty", penalty, (plan,)),
         Entry("threads_for_rows", threads_for_rows, (plan, integer, integer)),
-        Entry("threads_for_run", threads_for_run, (plan, Pointer(SCHEDULE))),
-        Entry("forward", forward, (plan, reals, examples, integer, reals, integer)),
-        Entry("forward_call", forward_call, (call, integer)),
-        Entry("predict_call", predict_call, (call,)),
-        Entry("step_call", step_call, (call, integer)),
+        Entry("call", call, (Pointer(TEAM), integer, Pointer(arguments_struct(real)))),
+        Entry("forward", forward, (Pointer(TEAM), plan, reals, examples, integer, reals, integer)),
+        Entry("forward_call", forward_call, (kept, integer)),
+        Entry("predict_call", predict_call, (kept,)),
+        Entry("step_call", step_call, (kept, integer)),
         Entry("post", post, (desks, Pointer(MEMBER), integer, integer, integer, integer)),
         Entry("lead", lead, (desks,)),
         Entry("serve", serve, (desks,)),
+        Entry("enter", enter, (pool,)),
+        Entry("leave", leave, (pool,)),
         Entry("shuffle_orders", shuffle_orders, (integer, integer, integer, integer, Pointer(integer))),
         Entry("draw_orders", draw_orders, (Pointer(GENERATOR), integer, integer, Pointer(integer))),
     ]

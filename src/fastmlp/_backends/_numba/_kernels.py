@@ -10,7 +10,7 @@ import cffi
 import llvmlite.binding as llvm
 import numpy as np
 
-from fastmlp._backends._compiled import FORWARD_PASS, TRAINING_PASSES
+from fastmlp._backends._addresses import address
 from fastmlp._backends._numba import _cache
 from fastmlp._backends._numba._pool import Members, Pool
 from fastmlp._backends._numba._target import Target, find_target, limit, target_machine
@@ -30,14 +30,17 @@ _SIGNATURES = {
     "run": "void(*)(int64_t job, arguments *c, int64_t member)",
     "penalty": "double(*)(int64_t plan)",
     "threads_for_rows": "int64_t(*)(int64_t plan, int64_t n, int64_t passes)",
-    "threads_for_run": "int64_t(*)(int64_t plan, int64_t schedule)",
-    "forward": "int64_t(*)(int64_t plan, int64_t workspace, int64_t examples, int64_t n, int64_t out, int64_t logits)",
+    "call": "int64_t(*)(int64_t team, int64_t job, arguments *c)",
+    "forward": "int64_t(*)(int64_t team, int64_t plan, int64_t workspace, int64_t examples, int64_t n, int64_t out, "
+    "int64_t logits)",
     "forward_call": "int64_t(*)(int64_t call, int64_t logits)",
     "predict_call": "int64_t(*)(int64_t call)",
     "step_call": "double(*)(int64_t call, int64_t dropout_step)",
     "post": "int64_t(*)(int64_t desks, int64_t members, int64_t count, int64_t run, int64_t job, int64_t arguments)",
     "lead": "void(*)(int64_t desk)",
     "serve": "void(*)(int64_t desk)",
+    "enter": "int64_t(*)(int64_t pool)",
+    "leave": "void(*)(int64_t pool)",
     "shuffle_orders": "void(*)(int64_t next_uint32, int64_t state, int64_t n, int64_t count, int64_t orders)",
     "draw_orders": "int64_t(*)(int64_t generator, int64_t n, int64_t count, int64_t orders)",
 }
@@ -110,17 +113,34 @@ def _ensemble_functions(dtype: str, target: Target) -> dict[str, Any]:
 
 
 class Team:
-    """Threads that call a kernel together."""
+    """Threads that do a kernel's jobs together.
 
-    def __init__(self, functions: dict[str, Any], run: Any) -> None:
+    ``run`` does a member's part; ``call`` a whole job, unless Python has to wake or to judge threads for it.
+    """
+
+    def __init__(self, functions: dict[str, Any], run: Any, call: Any) -> None:
         self._functions = functions
-        self._run = run
-        self._address = _address_of(run)
+        self._run, self._call = run, call
+        self.address = address(_team_record(_address_of(run)))
 
-    def call(self, threads: int, job: int, arguments: Any) -> None:
-        """Have so many threads do a job with a record of arguments."""
-        if threads == 1 or not _pool.run(self._functions, threads, self._address, job, _address_of(arguments)):
-            self._run(job, arguments, _single_member())
+    def call(self, job: int, arguments: Any) -> None:
+        """Do a job with a record of arguments."""
+        self.finish(self._call(self.address, job, arguments), job, arguments)
+
+    def finish(self, threads: int, job: int, arguments: Any) -> None:
+        """What is left to Python of a job: for so many threads all of it."""
+        if threads > 1:
+            run, record = _address_of(self._run), _address_of(arguments)
+            if not _pool.run(self._functions, threads, run, job, record):
+                self._run(job, arguments, _single_member())
+        elif _pool.wanted[0]:
+            _pool.rouse(self._functions)
+
+
+@cache
+def _team_record(run: int) -> np.ndarray:
+    """What calls need to know, whose records have its address."""
+    return np.array([_pool.address, run], dtype=np.int64)
 
 
 def functions(dtype: np.dtype) -> dict[str, Any]:
@@ -134,16 +154,14 @@ def _address_of(pointer: Any) -> int:
 
 
 class NumbaKernels:
-    """The kernels for one dtype; see Kernels."""
-
-    table = 0
+    """The kernels for one dtype; see Kernels. ``table``: what a call has to know of the pool."""
 
     def __init__(self, dtype: np.dtype) -> None:
         self._dtype = dtype
         self._functions = known = functions(dtype)
-        self._team = Team(known, known["run"])
+        self._team = Team(known, known["run"], known["call"])
+        self.table = self._team.address
         self._threads_for_rows = known["threads_for_rows"]
-        self._threads_for_run = known["threads_for_run"]
         self._forward = known["forward"]
         self._step_call = known["step_call"]
         self._forward_call = known["forward_call"]
@@ -165,41 +183,39 @@ class NumbaKernels:
 
         return NumbaDerivativeKernels(self._dtype)
 
-    def _call(self, job: int, threads: int, **fields: int) -> Any:
-        """Have ``threads`` do a job; returns its arguments, where results stand."""
+    def _call(self, job: int, **fields: int) -> Any:
+        """Do a job; returns its arguments, where results stand."""
         arguments = _new_arguments(fields)
-        self._team.call(threads, job, arguments)
+        self._team.call(job, arguments)
         return arguments
 
     def forward(self, plan: int, workspace: int, examples: int, n: int, out: int, logits: int) -> None:
-        threads = self._forward(plan, workspace, examples, n, out, logits)
-        if threads > 1:
-            self._call(
-                _FORWARD, threads, plan=plan, workspace=workspace, examples=examples, n=n, out=out, option=logits
-            )
+        threads = self._forward(self.table, plan, workspace, examples, n, out, logits)
+        if threads > 1 or _pool.wanted[0]:
+            self._finish(threads, _FORWARD, plan, workspace, examples, n, out, logits)
 
     def forward_call(self, call: int, logits: int) -> None:
-        if self._forward_call(call, logits) > 1:
-            _, plan, workspace, examples, n, out = _ffi.unpack(_ffi.cast("int64_t *", call), 6)
-            self.forward(plan, workspace, examples, n, out, logits)
+        threads = self._forward_call(call, logits)
+        if threads > 1 or _pool.wanted[0]:
+            _, *fields = _ffi.unpack(_ffi.cast("int64_t *", call), 6)
+            self._finish(threads, _FORWARD, *fields, logits)
+
+    def _finish(self, threads: int, job: int, *fields: int) -> None:
+        """What machine code has left of a call with these first arguments."""
+        self._team.finish(threads, job, _new_arguments(fields))
 
     def predict_call(self, call: int) -> None:
         self.forward_call(call, 0)
 
     def layer_outputs(self, plan: int, workspace: int, examples: int, n: int, outs: int) -> None:
-        threads = self._threads_for_rows(plan, n, FORWARD_PASS)
-        self._call(_LAYER_OUTPUTS, threads, plan=plan, workspace=workspace, examples=examples, n=n, outs=outs)
+        self._call(_LAYER_OUTPUTS, plan=plan, workspace=workspace, examples=examples, n=n, outs=outs)
 
     def loss(self, plan: int, workspace: int, examples: int, n: int) -> float:
-        threads = self._threads_for_rows(plan, n, FORWARD_PASS)
-        done = self._call(_LOSS, threads, plan=plan, workspace=workspace, examples=examples, n=n)
-        return float(done.value)
+        return float(self._call(_LOSS, plan=plan, workspace=workspace, examples=examples, n=n).value)
 
     def gradients(self, plan: int, workspace: int, examples: int, n: int, gradients: int, dropout_step: int) -> float:
-        threads = self._threads_for_rows(plan, n, TRAINING_PASSES)
         done = self._call(
             _GRADIENTS,
-            threads,
             plan=plan,
             workspace=workspace,
             examples=examples,
@@ -210,28 +226,16 @@ class NumbaKernels:
         return float(done.value)
 
     def backward(self, plan: int, workspace: int, examples: int, n: int, dy: int, gradients: int, dx: int) -> None:
-        threads = self._threads_for_rows(plan, n, TRAINING_PASSES)
-        self._call(
-            _BACKWARD,
-            threads,
-            plan=plan,
-            workspace=workspace,
-            examples=examples,
-            n=n,
-            dy=dy,
-            gradients=gradients,
-            dx=dx,
-        )
+        self._call(_BACKWARD, plan=plan, workspace=workspace, examples=examples, n=n, dy=dy, gradients=gradients, dx=dx)
 
     def apply(self, plan: int, update: int, gradients: int) -> None:
-        self._call(_APPLY, 1, plan=plan, update=update, gradients=gradients)
+        self._call(_APPLY, plan=plan, update=update, gradients=gradients)
 
     def train(
         self, plan: int, workspace: int, examples: int, schedule: int, update: int, gradients: int, losses: int
     ) -> int:
         done = self._call(
             _TRAIN,
-            self._threads_for_run(plan, schedule),
             plan=plan,
             workspace=workspace,
             examples=examples,
@@ -255,13 +259,16 @@ class NumbaKernels:
     def step_call(self, call: int, dropout_step: int) -> float:
         loss: float = self._step_call(call, dropout_step)
         if math.isnan(loss):
-            # Not a number, or nothing done yet, because the step is worth several threads.
-            _, plan, workspace, examples, _, _, schedule, update, gradients, losses = _ffi.unpack(
+            # Not a number, or nothing done yet, because Python has to see to the threads.
+            _, plan, workspace, examples, threads, _, schedule, update, gradients, losses = _ffi.unpack(
                 _ffi.cast("int64_t *", call), 10
             )
-            if self._threads_for_run(plan, schedule) > 1:
-                self.train(plan, workspace, examples, schedule, update, gradients, losses)
+            if threads > 1:
+                unused = (0,) * 6
+                self._finish(threads, _TRAIN, plan, workspace, examples, *unused, schedule, update, gradients, losses)
                 loss = _ffi.cast("double *", losses)[0]
+        elif _pool.wanted[0]:
+            _pool.rouse(self._functions)
         return loss
 
 

@@ -162,6 +162,11 @@ def as_integer(x: Any) -> Any:
 
 
 @primitive
+def as_address(pointer: Any) -> Any:
+    return types.int64, lambda builder, p: builder.ptrtoint(p, INT64)
+
+
+@primitive
 def pick(condition: Any, yes: Any, no: Any) -> Any:
     """condition ? yes : no, where these are module constants: Numba gives a name that is assigned one the type of its
     value."""

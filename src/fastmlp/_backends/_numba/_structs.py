@@ -8,6 +8,7 @@ from numba.core import types
 from fastmlp._activations import ACTIVATION_CODES
 from fastmlp._backends import _derivative_plan, _plan
 from fastmlp._backends._numba._memory import Pointer, Struct
+from fastmlp._backends._numba._team import TEAM
 from fastmlp._backends._plan import TYPE_CODES
 from fastmlp._losses import LOSS_CODES
 from fastmlp._update import UPDATE_CODES
@@ -76,6 +77,7 @@ def update_struct(real: Any) -> Struct:
 def call_struct(real: Any) -> Struct:
     """The arguments of a call: forward's, or those of a run of one step."""
     pointers = {
+        "kernels": Pointer(TEAM),
         "plan": Pointer(plan_struct(real)),
         "workspace": Pointer(real),
         "examples": Pointer(EXAMPLES),

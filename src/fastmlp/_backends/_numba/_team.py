@@ -17,7 +17,12 @@ LOOKS = 2000  # these take 20 to 40 us
 LOOKS_BETWEEN_CALLS = 4 * LOOKS  # Python takes 10 to 50 us from one call to the next
 _YIELD = ir.IntType(32)(1)  # the hint of that name
 
-# Two words in memory, each the caller's to zero: how many have arrived, and how many meetings have been.
+# What a member does
+ASLEEP, LOOKING, CLAIMED, ROUSED = range(4)
+# What has become of a call: done by a team, to be done by the caller alone, or by Pool.run
+DONE, ALONE, PYTHON = range(3)
+
+# Words in memory that all members share, zero at first: how many have arrived, how many meetings have been, and:
 MEMBER = Struct(
     "member",
     {
@@ -25,6 +30,7 @@ MEMBER = Struct(
         "count": types.int64,
         "arrived": Pointer(types.int64),
         "meetings": Pointer(types.int64),
+        "late": Pointer(types.int64),  # not 0 after someone has waited for long
         "give_way": types.int64,  # the address of the system's function that lets another thread run
     },
 )
@@ -34,7 +40,7 @@ DESK = Struct(
     "desk",
     {
         "posted": Pointer(types.int64),  # how many parts so far
-        "is_awake": Pointer(types.int64),  # whether the member looks there
+        "state": Pointer(types.int64),  # what the member does
         "working": Pointer(types.int64),  # members that are not done, the same word for all
         "seen": types.int64,  # of the posted; the member's own
         "function": types.int64,  # the part is function(job, arguments, member)
@@ -44,6 +50,21 @@ DESK = Struct(
     },
 )
 Desk = Any
+POOL = Struct(
+    "pool",
+    {
+        "busy": Pointer(types.int64),  # not 0 while a call is served
+        "desks": Pointer(DESK),
+        "members": Pointer(MEMBER),  # of the team that there is
+        "count": types.int64,  # and how many these are
+        "trust": types.int64,  # long waits until calls have to be judged
+        "wanted": types.int64,  # a team that would have been of use, had it not been asleep
+    },
+)
+# What a call needs to know of it.
+TEAM = Struct("team", {"pool": Pointer(POOL), "run": types.int64})
+Team = Any
+Pool = Any
 member_alone = constructor(lambda real: MEMBER, like="index")
 
 
@@ -67,6 +88,16 @@ def atomic_store(place: Any, x: Any) -> Any:
 def atomic_exchange(place: Any, x: Any) -> Any:
     """Puts another number into a word; returns what it was."""
     return types.int64, lambda builder, p, value: builder.atomic_rmw("xchg", p, value, "seq_cst")
+
+
+@primitive
+def atomic_replace(place: Any, old: Any, new: Any) -> Any:
+    """Puts another number into a word if the old one is there; returns whether it was."""
+
+    def emit(builder: ir.IRBuilder, p: Any, expected: Any, value: Any) -> Any:
+        return builder.extract_value(builder.cmpxchg(p, expected, value, "seq_cst"), 1)
+
+    return types.boolean, emit
 
 
 @primitive
@@ -110,6 +141,7 @@ def look_again(member: Member, looks: int) -> None:
     keep away the one it waits for."""
     pause_briefly()
     if looks > LOOKS:
+        atomic_store(member.late, 1)
         call_address(member.give_way)
 
 
@@ -134,6 +166,16 @@ def meet(member: Member) -> None:
         await_meeting(member, meeting)
 
 
+@inline
+def give(desk: Desk, member: Member, function: int, job: int, arguments: int) -> None:
+    """Puts a part on a desk whose member does not fall asleep now."""
+    desk.function = function
+    desk.job = job
+    desk.arguments = arguments
+    desk.member = member
+    atomic_add(desk.posted, 1)
+
+
 @kernel
 def post(desks: Desk, members: Member, count: int, function: int, job: int, arguments: int) -> int:
     """Gives each member of a team its part of a call; returns which are to be woken, a bit for each."""
@@ -141,19 +183,16 @@ def post(desks: Desk, members: Member, count: int, function: int, job: int, argu
     sleeping = 0
     for index in range(count):
         desk = desks[index]
-        desk.function = function
-        desk.job = job
-        desk.arguments = arguments
-        desk.member = members[index]
-        atomic_add(desk.posted, 1)
-        if atomic_exchange(desk.is_awake, 1) == 0:
+        if atomic_exchange(desk.state, CLAIMED) == ASLEEP:
             sleeping += 1 << index
+        give(desk, members[index], function, job, arguments)
     return sleeping
 
 
 @kernel
 def take_part(desk: Desk) -> None:
     desk.seen += 1
+    atomic_store(desk.state, LOOKING)
     call_part(desk.function, desk.job, desk.arguments, desk.member)
     atomic_add(desk.working, -1)
 
@@ -171,12 +210,10 @@ def lead(desk: Desk) -> None:
 
 @kernel
 def serve(desk: Desk) -> None:
-    """The parts of another member, until none comes for a while.
-
-    Who sets ``is_awake`` first sees to it that a part which comes just then is done: this thread goes on, or the caller
-    wakes it.
-    """
+    """The parts of another member, until none comes for a while."""
     looks = 0
+    if not atomic_replace(desk.state, ROUSED, LOOKING):
+        atomic_replace(desk.state, ASLEEP, LOOKING)
     while True:
         if atomic_load(desk.posted) != desk.seen:
             take_part(desk)
@@ -184,7 +221,78 @@ def serve(desk: Desk) -> None:
         elif looks < LOOKS_BETWEEN_CALLS:
             looks += 1
             pause_briefly()
+        elif atomic_replace(desk.state, LOOKING, ASLEEP):
+            return
         else:
-            atomic_store(desk.is_awake, 0)
-            if atomic_load(desk.posted) == desk.seen or atomic_exchange(desk.is_awake, 1) != 0:
-                return
+            looks = 0
+
+
+@kernel
+def enter(pool: Pool) -> int:
+    """1 if no other call is served; none is then until ``leave``."""
+    return 1 - atomic_exchange(pool.busy, 1)
+
+
+@kernel
+def leave(pool: Pool) -> None:
+    atomic_store(pool.busy, 0)
+
+
+@kernel
+def are_looking(pool: Pool, count: int) -> bool:
+    """Whether there is such a team, and nobody sleeps."""
+    if pool.count != count:
+        return False
+    for index in range(1, count):
+        if atomic_load(pool.desks[index].state) != LOOKING:
+            return False
+    return True
+
+
+@kernel
+def claim(pool: Pool) -> bool:
+    """Keeps the members from falling asleep, if none of them does."""
+    for index in range(1, pool.count):
+        if not atomic_replace(pool.desks[index].state, LOOKING, CLAIMED):
+            for before in range(1, index):
+                atomic_store(pool.desks[before].state, LOOKING)
+            return False
+    return True
+
+
+@kernel
+def call_trusted(pool: Pool, function: int, job: int, arguments: int) -> None:
+    """A call of members who have been claimed."""
+    atomic_store(pool.desks.working, pool.count)
+    for index in range(pool.count):
+        give(pool.desks[index], pool.members[index], function, job, arguments)
+    lead(pool.desks)
+    if atomic_exchange(pool.members.late, 0) != 0:
+        pool.trust -= 1
+
+
+@kernel
+def call_in_pool(pool: Pool, count: int, is_long: bool, function: int, job: int, arguments: int) -> int:
+    """What has become of a call that nobody else is served meanwhile."""
+    if not are_looking(pool, count):
+        if is_long:
+            return PYTHON
+        pool.wanted = count
+        return ALONE
+    if pool.trust <= 0:
+        return PYTHON
+    if not claim(pool):
+        return ALONE
+    call_trusted(pool, function, job, arguments)
+    return DONE
+
+
+@kernel
+def call_team(team: Team, count: int, is_long: bool, job: int, arguments: int) -> int:
+    """As Pool.run, without Python: what has become of the call. Whoever would have to be woken for it sleeps on, unless
+    it is long."""
+    if count == 1 or atomic_exchange(team.pool.busy, 1) != 0:
+        return ALONE
+    outcome = call_in_pool(team.pool, count, is_long, team.run, job, arguments)
+    atomic_store(team.pool.busy, 0)
+    return outcome
