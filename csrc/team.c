@@ -17,8 +17,8 @@
 
 enum {
     MOST_THREADS = 64,
-    LOOKS = 2000,          /* these take 20 to 40 us */
-    MORE_LOOKS = 10 * LOOKS, /* of those who are roused: a short call long */
+    LOOKS = 2000,            /* these take 20 to 40 us */
+    MORE_LOOKS = 20 * LOOKS, /* of who is roused: longer than a short call takes */
     /* in nanoseconds */
     CLOSE = 20000, /* calls so soon after one another find threads looking */
     WATCHED = 20000000,      /* work of teams after which they are judged: several of the pauses of an idle machine, of 4 ms */

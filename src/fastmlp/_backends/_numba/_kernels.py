@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -125,16 +126,17 @@ class Team:
 
     def call(self, job: int, arguments: Any) -> None:
         """Do a job with a record of arguments."""
-        self.finish(self._call(self.address, job, arguments), job, arguments)
-
-    def finish(self, threads: int, job: int, arguments: Any) -> None:
-        """What is left to Python of a job: for so many threads all of it."""
+        begun = time.perf_counter()
+        threads = self._call(self.address, job, arguments)
         if threads > 1:
-            run, record = _address_of(self._run), _address_of(arguments)
-            if not _pool.run(self._functions, threads, run, job, record):
-                self._run(job, arguments, _single_member())
+            self.wake(threads, job, arguments)
         elif _pool.wanted[0]:
-            _pool.rouse(self._functions)
+            _pool.rouse(self._functions, begun)
+
+    def wake(self, threads: int, job: int, arguments: Any) -> None:
+        """The same with so many threads, which Python wakes if they sleep."""
+        if not _pool.run(self._functions, threads, _address_of(self._run), job, _address_of(arguments)):
+            self._run(job, arguments, _single_member())
 
 
 @cache
@@ -190,19 +192,25 @@ class NumbaKernels:
         return arguments
 
     def forward(self, plan: int, workspace: int, examples: int, n: int, out: int, logits: int) -> None:
+        begun = time.perf_counter()
         threads = self._forward(self.table, plan, workspace, examples, n, out, logits)
-        if threads > 1 or _pool.wanted[0]:
-            self._finish(threads, _FORWARD, plan, workspace, examples, n, out, logits)
+        if threads > 1:
+            self._wake(threads, _FORWARD, plan, workspace, examples, n, out, logits)
+        elif _pool.wanted[0]:
+            _pool.rouse(self._functions, begun)
 
     def forward_call(self, call: int, logits: int) -> None:
+        begun = time.perf_counter()
         threads = self._forward_call(call, logits)
-        if threads > 1 or _pool.wanted[0]:
+        if threads > 1:
             _, *fields = _ffi.unpack(_ffi.cast("int64_t *", call), 6)
-            self._finish(threads, _FORWARD, *fields, logits)
+            self._wake(threads, _FORWARD, *fields, logits)
+        elif _pool.wanted[0]:
+            _pool.rouse(self._functions, begun)
 
-    def _finish(self, threads: int, job: int, *fields: int) -> None:
-        """What machine code has left of a call with these first arguments."""
-        self._team.finish(threads, job, _new_arguments(fields))
+    def _wake(self, threads: int, job: int, *fields: int) -> None:
+        """Do a job, of which these are the first arguments, with so many threads."""
+        self._team.wake(threads, job, _new_arguments(fields))
 
     def predict_call(self, call: int) -> None:
         self.forward_call(call, 0)
@@ -257,6 +265,7 @@ class NumbaKernels:
             return _ensemble_functions(self._dtype.name, find_target(limit()))
 
     def step_call(self, call: int, dropout_step: int) -> float:
+        begun = time.perf_counter()
         loss: float = self._step_call(call, dropout_step)
         if math.isnan(loss):
             # Not a number, or nothing done yet, because Python has to see to the threads.
@@ -265,10 +274,10 @@ class NumbaKernels:
             )
             if threads > 1:
                 unused = (0,) * 6
-                self._finish(threads, _TRAIN, plan, workspace, examples, *unused, schedule, update, gradients, losses)
+                self._wake(threads, _TRAIN, plan, workspace, examples, *unused, schedule, update, gradients, losses)
                 loss = _ffi.cast("double *", losses)[0]
         elif _pool.wanted[0]:
-            _pool.rouse(self._functions)
+            _pool.rouse(self._functions, begun)
         return loss
 
 

@@ -76,7 +76,7 @@ class Members:
 NEEDED_SHARE, ALONE, MOST_ALONE = 0.625, 20, 1.0
 WATCHED = 0.02  # work of the threads after which they are judged: several of the pauses of an idle machine, of 4 ms
 TRUST = 5  # waits of more than 20 us until calls are judged, which takes 12 us of each: single ones are the system's
-CLOSE = 150e-6  # short calls that end so soon after one another are followed by one that finds its members looking
+CLOSE = 50e-6  # a short call so soon after another is followed by one that finds its members looking
 
 
 class Desks:
@@ -130,7 +130,7 @@ class Pool:
         self._teams: dict[int, Members] = {}
         self._calls: list[SimpleQueue[None]] = []  # by which threads are woken
         self._clocks: list[Callable[[], float]] = [time.thread_time]  # seconds that each had a processor
-        self._alone_until = self._worked = self._missed = self._called = 0.0
+        self._alone_until = self._worked = self._missed = self._ended = 0.0
 
     def run(self, kernels: dict[str, Any], count: int, function: int, job: int, arguments: int) -> bool:
         """function(job, arguments, member), a C function by its address, for each member of a team of up to ``count``
@@ -154,12 +154,12 @@ class Pool:
             kernels["leave"](self.address)
         return True
 
-    def rouse(self, kernels: dict[str, Any]) -> None:
-        """After a short call for which the members of a team slept: has them look for the next one, if such calls
-        follow one another closely."""
+    def rouse(self, kernels: dict[str, Any], begun: float) -> None:
+        """After a short call for which the members of a team slept: has them look for the next one, if it began soon
+        after the last such call."""
         count, self.wanted[0] = self.wanted[0], 0
-        last, self._called = self._called, time.perf_counter()
-        if self._called - last > CLOSE or self._called < self._alone_until or not kernels["enter"](self.address):
+        last, self._ended = self._ended, time.perf_counter()
+        if begun - last > CLOSE or begun < self._alone_until or not kernels["enter"](self.address):
             return
         try:
             count = self._hire(count, kernels["serve"])

@@ -15,6 +15,7 @@ from fastmlp._backends._numba._subnormals import processor
 
 LOOKS = 2000  # these take 20 to 40 us
 LOOKS_BETWEEN_CALLS = 4 * LOOKS  # Python takes 10 to 50 us from one call to the next
+MORE_LOOKS = 20 * LOOKS  # of who is roused: longer than a short call takes
 _YIELD = ir.IntType(32)(1)  # the hint of that name
 
 # What a member does
@@ -212,8 +213,10 @@ def lead(desk: Desk) -> None:
 def serve(desk: Desk) -> None:
     """The parts of another member, until none comes for a while."""
     looks = 0
-    if not atomic_replace(desk.state, ROUSED, LOOKING):
-        atomic_replace(desk.state, ASLEEP, LOOKING)
+    if atomic_replace(desk.state, ROUSED, LOOKING):
+        looks = -MORE_LOOKS
+    else:
+        atomic_replace(desk.state, ASLEEP, LOOKING)  # woken for nothing
     while True:
         if atomic_load(desk.posted) != desk.seen:
             take_part(desk)
