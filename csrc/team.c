@@ -93,22 +93,6 @@ static int64_t nanoseconds(void) {
     return now.tv_sec * (int64_t)1000000000 + now.tv_nsec;
 }
 
-/* Waits until the value has moved on from `old`; returns for how many nanoseconds, 0 where it did not come to sleep. */
-static int64_t signal_await(signal_value *s, int64_t old) {
-    const int64_t begun = nanoseconds();
-    for (int looks = LOOKS;; looks = MORE_LOOKS) {
-        for (int i = 0; i < looks; i++) {
-            if (atomic_load_explicit(&s->value, memory_order_acquire) != old) return looks == LOOKS ? 0 : nanoseconds() - begun;
-            pause_briefly();
-        }
-        pthread_mutex_lock(&s->lock);
-        atomic_fetch_add(&s->sleepers, 1);
-        if (atomic_load(&s->value) == old) pthread_cond_wait(&s->changed, &s->lock);
-        atomic_fetch_sub(&s->sleepers, 1);
-        pthread_mutex_unlock(&s->lock);
-    }
-}
-
 /* Members of a team must not share a processor, but the system wakes one where another runs, and leaves them there: steps
  * of 1.1 ms took 2.4 ms after pauses of 0.17 s. Whoever has slept and finds itself on another's processor moves. */
 #if defined(__linux__)
@@ -139,6 +123,24 @@ static void take_processor(int64_t index) { (void)index; }
 static void begin_places(void) {}
 #endif
 
+/* Waits, as a member of a team, until the value has moved on from `old`; returns for how many nanoseconds, 0 where it did
+ * not come to sleep. */
+static int64_t signal_await(signal_value *s, int64_t old, int64_t index) {
+    const int64_t begun = nanoseconds();
+    for (int looks = LOOKS;; looks = MORE_LOOKS) {
+        for (int i = 0; i < looks; i++) {
+            if (atomic_load_explicit(&s->value, memory_order_acquire) != old) return looks == LOOKS ? 0 : nanoseconds() - begun;
+            pause_briefly();
+        }
+        pthread_mutex_lock(&s->lock);
+        atomic_fetch_add(&s->sleepers, 1);
+        if (atomic_load(&s->value) == old) pthread_cond_wait(&s->changed, &s->lock);
+        atomic_fetch_sub(&s->sleepers, 1);
+        pthread_mutex_unlock(&s->lock);
+        take_processor(index);
+    }
+}
+
 void fastmlp_meet(fastmlp_member member) {
     if (member.count == 1) return;
     fastmlp_team *team = member.team;
@@ -147,16 +149,15 @@ void fastmlp_meet(fastmlp_member member) {
         atomic_store(&team->arrived, 0);
         signal_advance(&team->meetings);
     } else {
-        const int64_t waited = signal_await(&team->meetings, meeting);
+        const int64_t waited = signal_await(&team->meetings, meeting, member.index);
         if (member.index == 0) pool.waited += waited;
-        if (waited > 0) take_processor(member.index);
     }
 }
 
 static void *work(void *argument) {
     const int64_t index = (int64_t)(intptr_t)argument;
     for (int64_t seen = 0;; seen++) {
-        signal_await(&pool.jobs[index], seen);
+        signal_await(&pool.jobs[index], seen, index);
         take_processor(index);
         pool.job(pool.context, (fastmlp_member){index, pool.team.count, &pool.team});
         if (atomic_fetch_sub(&pool.working, 1) == 1) signal_advance(&pool.finished);
@@ -217,13 +218,20 @@ static int are_looking(int64_t count) {
     return i > 1 && (i == count || i > pool.n_workers);
 }
 
+static void begin_team(int64_t count) {
+    pool.team.count = count;
+    begin_places();
+}
+
 /* The team for a call. To wake a thread takes 50 us or more: a short call is done alone then, in the time of one thread in
  * place of up to 1.6 times as much. Where such calls follow one another closely the next will find the workers looking. */
 static int64_t gather(int64_t count, int64_t is_long, int64_t begun) {
     if (begun < pool.alone_until) return 1;
     if (is_long || pool.are_kept || are_looking(count)) return hire(count);
-    if (begun - pool.ended < CLOSE)
-        for (int64_t i = hire(count) - 1; i > 0; i--) signal_rouse(&pool.jobs[i]);
+    if (begun - pool.ended < CLOSE) {
+        begin_team(hire(count));
+        for (int64_t i = 1; i < pool.team.count; i++) signal_rouse(&pool.jobs[i]);
+    }
     return 1;
 }
 
@@ -237,15 +245,14 @@ void fastmlp_run(int64_t count, int64_t is_long, void (*job)(void *, fastmlp_mem
     count = gather(count, is_long, begun);
     if (count == 1) job(context, alone);
     else {
+        begin_team(count);
         pool.job = job;
         pool.context = context;
-        pool.team.count = count;
         atomic_store(&pool.working, count - 1);
         const int64_t finished = atomic_load(&pool.finished.value);
-        begin_places();
         for (int64_t i = 1; i < count; i++) signal_advance(&pool.jobs[i]);
         job(context, (fastmlp_member){0, count, &pool.team});
-        pool.waited += signal_await(&pool.finished, finished);
+        pool.waited += signal_await(&pool.finished, finished, 0);
         judge_teams(count, begun);
     }
     pool.ended = nanoseconds();
