@@ -55,7 +55,7 @@ static struct {
 #endif
     int64_t worked, waited; /* nanoseconds of calls with a team since they were judged, and of waiting in them */
     int64_t alone_until;    /* when teams are tried again */
-    int64_t ended;          /* when the last call did that a team was thought of for */
+    int64_t ended;          /* the time when the last call did that was worth a team */
     int64_t are_kept;       /* whatever they cost */
 } pool = {.busy = PTHREAD_MUTEX_INITIALIZER};
 
@@ -224,7 +224,7 @@ static void begin_team(int64_t count) {
 }
 
 /* The team for a call. To wake a thread takes 50 us or more: a short call is done alone then, in the time of one thread in
- * place of up to 1.6 times as much. Where such calls follow one another closely the next will find the workers looking. */
+ * place of up to 1.7 times as much. Where such calls follow one another closely the next will find the workers looking. */
 static int64_t gather(int64_t count, int64_t is_long, int64_t begun) {
     if (begun < pool.alone_until) return 1;
     if (is_long || pool.are_kept || are_looking(count)) return hire(count);

@@ -18,19 +18,19 @@ LOOKS_BETWEEN_CALLS = 4 * LOOKS  # Python takes 10 to 50 us from one call to the
 MORE_LOOKS = 20 * LOOKS  # of who is roused: longer than a short call takes
 _YIELD = ir.IntType(32)(1)  # the hint of that name
 
-# What a member does
+# What a member does: nothing, look for work (or do it), look until it comes, or wake up to look for it.
 ASLEEP, LOOKING, CLAIMED, ROUSED = range(4)
-# What has become of a call: done by a team, to be done by the caller alone, or by Pool.run
+# What has become of a call: it is done, or the caller is to do it alone, or Pool.run is.
 DONE, ALONE, PYTHON = range(3)
 
-# Words in memory that all members share, zero at first: how many have arrived, how many meetings have been, and:
+# Its pointers lead to words that all members share, zero at first.
 MEMBER = Struct(
     "member",
     {
         "index": types.int64,
         "count": types.int64,
-        "arrived": Pointer(types.int64),
-        "meetings": Pointer(types.int64),
+        "arrived": Pointer(types.int64),  # how many have
+        "meetings": Pointer(types.int64),  # how many there have been
         "late": Pointer(types.int64),  # not 0 after someone has waited for long
         "give_way": types.int64,  # the address of the system's function that lets another thread run
     },
@@ -184,8 +184,8 @@ def post(desks: Desk, members: Member, count: int, function: int, job: int, argu
     sleeping = 0
     for index in range(count):
         desk = desks[index]
-        if atomic_exchange(desk.state, CLAIMED) == ASLEEP:
-            sleeping += 1 << index
+        if atomic_exchange(desk.state, CLAIMED) != LOOKING:
+            sleeping += 1 << index  # also who has been roused: an interrupt may have come before
         give(desk, members[index], function, job, arguments)
     return sleeping
 
@@ -211,7 +211,7 @@ def lead(desk: Desk) -> None:
 
 @kernel
 def serve(desk: Desk) -> None:
-    """The parts of another member, until none comes for a while."""
+    """The parts of another member, until none comes for a while and none is about to."""
     looks = 0
     if atomic_replace(desk.state, ROUSED, LOOKING):
         looks = -MORE_LOOKS
@@ -276,7 +276,7 @@ def call_trusted(pool: Pool, function: int, job: int, arguments: int) -> None:
 
 @kernel
 def call_in_pool(pool: Pool, count: int, is_long: bool, function: int, job: int, arguments: int) -> int:
-    """What has become of a call that nobody else is served meanwhile."""
+    """What has become of a call, while the pool serves no other."""
     if not are_looking(pool, count):
         if is_long:
             return PYTHON
