@@ -225,9 +225,15 @@ def is_long(plan: Plan, n: int, passes: int) -> bool:
 arguments = constructor(arguments_struct, like="workspace")
 
 
+@inline
+def call_alone(job: int, c: Arguments) -> int:
+    run(job, c, member_alone(index=0, count=1, arrived=0, meetings=0, late=0, give_way=0))
+    return 1
+
+
 @kernel
-def call(team: Team, job: int, c: Arguments) -> int:
-    """A job by a team or by the caller; returns 1, or for how many threads Python has to do it."""
+def call_shared(team: Team, job: int, c: Arguments) -> int:
+    """A job of a net that may use several threads."""
     is_training = job == TRAIN
     passes = pick(is_training or job == GRADIENTS or job == BACKWARD, 3, 1)
     n = smaller(c.schedule.batch_size, c.schedule.n_examples) if is_training else c.n
@@ -236,9 +242,13 @@ def call(team: Team, job: int, c: Arguments) -> int:
     outcome = call_team(team, threads, threads > 1 and is_long(c.plan, rows, passes), job, as_address(c))
     if outcome == PYTHON:
         return threads
-    if outcome == ALONE:
-        run(job, c, member_alone(index=0, count=1, arrived=0, meetings=0, late=0, give_way=0))
-    return 1
+    return call_alone(job, c) if outcome == ALONE else 1
+
+
+@inline
+def call(team: Team, job: int, c: Arguments) -> int:
+    """A job by a team or by the caller; returns 1, or for how many threads Python has to do it."""
+    return call_alone(job, c) if c.plan.n_threads == 1 else call_shared(team, job, c)
 
 
 @kernel
