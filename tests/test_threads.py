@@ -434,6 +434,17 @@ def test_a_team_is_judged_when_its_caller_has_waited(monkeypatch, pool_kernels):
         assert time.monotonic() < deadline
 
 
+def test_threads_that_another_call_has_roused(pool_kernels):
+    """Of two calls that end at the same time one rouses the threads, and the other finds nothing to do."""
+    pool = _pool.Pool()
+    pool.rouse(pool_kernels, time.perf_counter())
+    for wanted in (0, 2, 0):
+        pool.wanted[0] = wanted
+        pool.rouse(pool_kernels, pool._ended)
+        assert pool.wanted[0] == 0
+    assert pool.run(pool_kernels, 2, Parts(lambda *_: None).address, 0, 0)
+
+
 def test_every_part_of_a_team_is_done_once(pool_kernels):
     """Whether threads look for it, sleep or are about to; and by the time the call returns."""
     pool, done = _pool.Pool(), []

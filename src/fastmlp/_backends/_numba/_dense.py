@@ -46,6 +46,7 @@ from fastmlp._backends._numba._vector import (
     load,
     multiply_add,
     part_of,
+    prefetch,
     smaller,
     splat,
     store,
@@ -115,6 +116,8 @@ def dense_forward_row(layer: Layer, outputs: int, x: Reals, parameters: Reals, z
     leading = layer.leading
     vectors = whole_vectors(outputs, x)
     start = parameters + layer.n_in * leading
+    for k in range(0, layer.n_in, line_lanes(x)):
+        prefetch(x + k)  # other threads may have computed parts
     for k in range(0, layer.n_in, ROWS_OF_ONE_EXAMPLE):
         weights = parameters + k * leading
         if k + ROWS_OF_ONE_EXAMPLE <= layer.n_in:

@@ -159,7 +159,9 @@ class Pool:
         after the last such call."""
         count, self.wanted[0] = self.wanted[0], 0
         last, self._ended = self._ended, time.perf_counter()
-        if begun - last > CLOSE or begun < self._alone_until or not kernels["enter"](self.address):
+        if count == 0 or begun - last > CLOSE or begun < self._alone_until:  # 0: another Python thread has done it
+            return
+        if not kernels["enter"](self.address):
             return
         try:
             count = self._hire(count, kernels["serve"])
