@@ -4,10 +4,10 @@
  * are in the cache. Panels are independent of each other. */
 
 enum {
-    PANEL = 3 * LINE_LANES,
+    PANEL = 48,
     /* a product is cut so that its a (rows x depth) and one column of its b stay in the caches: 240 KB and 20 KB */
-    BLOCK_ROWS = 192,
-    BLOCK_DEPTH = 1280 / sizeof(real),
+    BLOCK_ROWS = 768 / sizeof(real),
+    BLOCK_DEPTH = 320,
     PACKED_OUTPUTS = VECTOR_BYTES == 64 ? INT32_MAX : 1024, /* a block of x is packed where so many outputs read it: 4 x 2048 +3 % */
     PACKED_ROW = BLOCK_DEPTH + LINE_LANES, /* an odd number of lines */
     /* of a layer's outputs, or of what the gradient of its weights goes to: more than half the second cache is fetched beforehand */

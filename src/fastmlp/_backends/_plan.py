@@ -106,9 +106,9 @@ THREAD_PRODUCTS = 1_250_000
 # workspace for each thread would cost more.
 LARGEST_OF_OWN_BLOCKS = 2**17
 
-_PANEL_LINES = 3  # csrc/dense.h
-_BLOCK_ROWS = 192
-_BLOCK_DEPTH_LINES = 1280 // LINE_BYTES
+_PANEL = 48  # csrc/dense.h
+_BLOCK_ROWS_BYTES = 768
+_BLOCK_DEPTH = 320
 _PACKED_OUTPUTS = 1024
 _MAX_TILE_LINES = 8  # csrc/tile.h: the widest tile
 _ENSEMBLE_LINES = 97  # _numba/_lanes.py: begin_lanes
@@ -152,11 +152,11 @@ class Plan:
         plan["input_leading"] = leading_dimension(architecture.layer_sizes[0], itemsize)
         plan["constants"] = self._take(line + _MAX_TILE_LINES * line)
         plan["target"] = self._take(2 * layout.leading[-1])
-        plan["panel"] = self._take(rows * _PANEL_LINES * line)
-        plan["transposed"] = self._take(_BLOCK_DEPTH_LINES * line * _PANEL_LINES * line)
-        plan["tile"] = self._take(max(rows, _MAX_TILE_LINES * line) * _PANEL_LINES * line)
+        plan["panel"] = self._take(rows * _PANEL)
+        plan["transposed"] = self._take(_BLOCK_DEPTH * _PANEL)
+        plan["tile"] = self._take(max(rows, _MAX_TILE_LINES * line) * _PANEL)
         if max(architecture.layer_sizes[1:]) >= _PACKED_OUTPUTS:
-            plan["packed"] = self._take(_BLOCK_ROWS * (_BLOCK_DEPTH_LINES + 1) * line)
+            plan["packed"] = self._take(_BLOCK_ROWS_BYTES // itemsize * (_BLOCK_DEPTH + line))
         plan["own_blocks"] = own_blocks = own_blocks and n_threads > 1 and layout.size <= LARGEST_OF_OWN_BLOCKS
         if not own_blocks:
             plan["member_stride"] = self._repeat(int(plan["target"]), n_threads)

@@ -54,9 +54,10 @@ from fastmlp._backends._numba._vector import (
     whole_vectors,
 )
 
+PANEL = 48
 # A product is cut so that its a (rows x depth) and one column of its b stay in the caches: 240 KB and 20 KB.
-BLOCK_ROWS = 192
-BLOCK_DEPTH_BYTES = 1280
+BLOCK_ROWS_BYTES = 768
+BLOCK_DEPTH = 320
 PACKED_OUTPUTS = 1024  # a block of x is packed where so many outputs read it, under vectors shorter than a line
 # Of a layer's outputs, or of what the gradient of its weights goes to: more than half the second cache is fetched
 # beforehand.
@@ -66,21 +67,15 @@ STREAMED_COLUMNS = 256  # one example goes through layers from here on row by ro
 
 
 @inline
-def panel_units(like: Reals) -> int:
-    """PANEL"""
-    return 3 * line_lanes(like)
-
-
-@inline
-def block_depth(like: Reals) -> int:
-    """BLOCK_DEPTH"""
-    return BLOCK_DEPTH_BYTES // size_of_real(like)
+def most_block_rows(like: Reals) -> int:
+    """BLOCK_ROWS"""
+    return BLOCK_ROWS_BYTES // size_of_real(like)
 
 
 @inline
 def packed_row(like: Reals) -> int:
     """PACKED_ROW: an odd number of lines"""
-    return block_depth(like) + line_lanes(like)
+    return BLOCK_DEPTH + line_lanes(like)
 
 
 @inline
@@ -158,8 +153,8 @@ def dense_forward(
             activate_rows(activation, 1, vectors, z, leading)
         return
     ahead = column_rows_list(x)
-    row_blocks = parts_of(all_rows, BLOCK_ROWS)
-    depth_blocks = parts_of(layer.n_in, block_depth(x))
+    row_blocks = parts_of(all_rows, most_block_rows(x))
+    depth_blocks = parts_of(layer.n_in, BLOCK_DEPTH)
     for r in range(row_blocks):
         row, row_end = part_of(all_rows, row_blocks, r, MAX_TILE_ROWS)
         rows = row_end - row
@@ -369,9 +364,8 @@ def dense_input_gradient(
     (without ``below``) into dx, rows of n_in."""
     leading = layer.leading
     vectors = whole_vectors(units, dz)
-    tile_row = panel_units(dz)
-    row_blocks = parts_of(all_rows, BLOCK_ROWS)
-    depth_blocks = parts_of(layer.n_out, block_depth(dz))
+    row_blocks = parts_of(all_rows, most_block_rows(dz))
+    depth_blocks = parts_of(layer.n_out, BLOCK_DEPTH)
     for d in range(depth_blocks):
         k, k_end = part_of(layer.n_out, depth_blocks, d, lanes(dz))
         depth = k_end - k
@@ -379,7 +373,7 @@ def dense_input_gradient(
         for r in range(row_blocks):
             row, row_end = part_of(all_rows, row_blocks, r, MAX_TILE_ROWS)
             rows = row_end - row
-            gradients = scratch.tile + row * tile_row
+            gradients = scratch.tile + row * PANEL
             j = 0
             while j < vectors:
                 at = j * lanes(dz)
@@ -388,8 +382,8 @@ def dense_input_gradient(
                 p = product(
                     a=dz + (row * leading + k), a_stride=leading,
                     b=scratch.transposed + at, b_row=vectors * lanes(dz), next=dz, next_row=0, next_rows=0, then=0,
-                    start=scratch.constants + line_lanes(dz) if d == 0 else c, start_row=0 if d == 0 else tile_row,
-                    c=c, c_row=tile_row, depth=depth, scale=0.0, fetched=scratch.fetched,
+                    start=scratch.constants + line_lanes(dz) if d == 0 else c, start_row=0 if d == 0 else PANEL,
+                    c=c, c_row=PANEL, depth=depth, scale=0.0, fetched=scratch.fetched,
                 )  # fmt: skip
                 multiply(ROWS_OF_A, rows, tile, p)
                 j += touched(tile)
@@ -398,13 +392,13 @@ def dense_input_gradient(
             if is_set(below):
                 at = row * below.leading + first
                 if is_set(factor):
-                    chain_rows_by_factor(rows, vectors, gradients, tile_row, factor + at, a + at, below.leading)
+                    chain_rows_by_factor(rows, vectors, gradients, PANEL, factor + at, a + at, below.leading)
                 else:
                     scale = dropout_scale(below, scratch)
-                    chain_rows(below.activation, scale, rows, vectors, gradients, tile_row, a + at, below.leading)
+                    chain_rows(below.activation, scale, rows, vectors, gradients, PANEL, a + at, below.leading)
             else:
                 for i in range(rows):
-                    copy_reals(dx + ((row + i) * layer.n_in + first), gradients + i * tile_row, units)
+                    copy_reals(dx + ((row + i) * layer.n_in + first), gradients + i * PANEL, units)
 
 
 @kernel
@@ -428,8 +422,8 @@ def dense_backward(
     reaches_below = is_set(below) or is_set(dx)
     # Both gradients come from what the other overwrites: the inputs, and with an update the weights.
     packs = layer.n_out > PACKED_COLUMNS or (reaches_below and sink.use == UPDATE_PARAMETERS)
-    for first in range(begin, end, panel_units(a)):
-        units = smaller(panel_units(a), end - first)
+    for first in range(begin, end, PANEL):
+        units = smaller(PANEL, end - first)
         if packs:
             pack_panel(rows, units, a + first, a_leading, scratch.panel)
         else:

@@ -7,8 +7,8 @@ A tangent is the derivative of something along a direction of the inputs, or of 
 from fastmlp._backends._numba._activation import activate_rows_keeping_factor, chain_rows_by_factor
 from fastmlp._backends._numba._compiler import inline, kernel
 from fastmlp._backends._numba._dense import (
-    BLOCK_ROWS,
-    block_depth,
+    BLOCK_DEPTH,
+    most_block_rows,
     pack_transposed,
     parts_of,
 )
@@ -75,8 +75,8 @@ def multiply_rows(
     rows."""
     vectors = whole_vectors(n_out, x)
     zeros = net.workspace + (net.plan.constants + line_lanes(x))
-    row_blocks = parts_of(all_rows, BLOCK_ROWS)
-    depth_blocks = parts_of(n_in, block_depth(x))
+    row_blocks = parts_of(all_rows, most_block_rows(x))
+    depth_blocks = parts_of(n_in, BLOCK_DEPTH)
     for r in range(row_blocks):
         row, row_end = part_of(all_rows, row_blocks, r, MAX_TILE_ROWS)
         for d in range(depth_blocks):
