@@ -21,9 +21,9 @@ enum {
     MORE_LOOKS = 20 * LOOKS, /* of who is roused: longer than a short call takes */
     /* in nanoseconds */
     CLOSE = 20000, /* calls so soon after one another find threads looking */
-    WATCHED = 20000000,      /* work of teams after which they are judged: several of the pauses of an idle machine, of 4 ms */
-    MOST_ALONE = 1000000000, /* without teams: ALONE times as long as was waited, so a twentieth is lost, up to this */
-    ALONE = 20,
+    WATCHED = 5000000,       /* work of teams after which they are judged */
+    MOST_ALONE = 1000000000, /* without teams: first as long as was waited, LONGER times as long after each trial in vain */
+    LONGER = 4,
 };
 
 /* A number that threads wait for. */
@@ -54,9 +54,9 @@ static struct {
     atomic_int processors[MOST_THREADS]; /* of the members; -1: not there yet */
 #endif
     int64_t worked, waited; /* nanoseconds of calls with a team since they were judged, and of waiting in them */
-    int64_t alone_until;    /* when teams are tried again */
-    int64_t ended;          /* the time when the last call did that was worth a team */
-    int64_t are_kept;       /* whatever they cost */
+    int64_t alone, alone_until; /* for how long teams were given up, and when they are tried again */
+    int64_t ended;    /* the time when the last call did that was worth a team */
+    int64_t are_kept; /* whatever they cost */
 } pool = {.busy = PTHREAD_MUTEX_INITIALIZER};
 
 static void pause_briefly(void) {
@@ -198,14 +198,21 @@ static int64_t hire(int64_t count) {
     return count < pool.n_workers + 1 ? count : pool.n_workers + 1;
 }
 
-/* Takes note of a call with a team, and after some of them decides whether they are worth it. */
+/* Takes note of a call with a team, and decides whether they are worth it as soon as that can be told. */
 static void judge_teams(int64_t count, int64_t begun) {
     const int64_t now = nanoseconds();
     pool.worked += now - begun;
-    if (pool.worked < WATCHED || pool.are_kept) return;
+    const int64_t watched = pool.worked > WATCHED ? pool.worked : WATCHED;
     /* a fifth for what no wait shows: members on one core, and caches that each other's results come from */
-    if (5 * pool.worked > 4 * count * (pool.worked - pool.waited))
-        pool.alone_until = now + (pool.waited < MOST_ALONE / ALONE ? ALONE * pool.waited : MOST_ALONE);
+    const int is_vain = 5 * watched > 4 * count * (watched - pool.waited);
+    if (pool.are_kept || (!is_vain && pool.worked < WATCHED)) return;
+    if (is_vain) {
+        pool.alone *= LONGER;
+        if (pool.alone < pool.waited) pool.alone = pool.waited;
+        if (pool.alone > MOST_ALONE) pool.alone = MOST_ALONE;
+        pool.alone_until = now + pool.alone;
+    } else
+        pool.alone /= LONGER;
     pool.worked = pool.waited = 0;
 }
 

@@ -61,7 +61,7 @@ def call_derivatives(team: Team, job: int, c: Arguments) -> int:
     if outcome == PYTHON:
         return threads
     if outcome == ALONE:
-        run_derivatives(job, c, member_alone(index=0, count=1, arrived=0, meetings=0, late=0, give_way=0))
+        run_derivatives(job, c, member_alone(index=0, count=1, arrived=0, meetings=0, watch=0))
     return 1
 
 

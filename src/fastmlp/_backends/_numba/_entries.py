@@ -63,6 +63,7 @@ from fastmlp._backends._numba._team import (
 )
 from fastmlp._backends._numba._update import begin_update, end_update, update_step
 from fastmlp._backends._numba._vector import smaller
+from fastmlp._backends._numba._watch import WATCH, begin_watch, judge_teams
 from fastmlp._update import CLIP_NORM, EPS, LR
 
 Arguments = Any
@@ -227,7 +228,7 @@ arguments = constructor(arguments_struct, like="workspace")
 
 @inline
 def call_alone(job: int, c: Arguments) -> int:
-    run(job, c, member_alone(index=0, count=1, arrived=0, meetings=0, late=0, give_way=0))
+    run(job, c, member_alone(index=0, count=1, arrived=0, meetings=0, watch=0))
     return 1
 
 
@@ -305,6 +306,8 @@ def entries(real: Any) -> list[Entry]:
         Entry("serve", serve, (desks,)),
         Entry("enter", enter, (pool,)),
         Entry("leave", leave, (pool,)),
+        Entry("begin_watch", begin_watch, (Pointer(WATCH),)),
+        Entry("judge_teams", judge_teams, (Pointer(WATCH), integer)),
         Entry("shuffle_orders", shuffle_orders, (integer, integer, integer, integer, Pointer(integer))),
         Entry("draw_orders", draw_orders, (Pointer(GENERATOR), integer, integer, Pointer(integer))),
     ]

@@ -42,6 +42,8 @@ _SIGNATURES = {
     "serve": "void(*)(int64_t desk)",
     "enter": "int64_t(*)(int64_t pool)",
     "leave": "void(*)(int64_t pool)",
+    "begin_watch": "int64_t(*)(int64_t watch)",
+    "judge_teams": "void(*)(int64_t watch, int64_t count)",
     "shuffle_orders": "void(*)(int64_t next_uint32, int64_t state, int64_t n, int64_t count, int64_t orders)",
     "draw_orders": "int64_t(*)(int64_t generator, int64_t n, int64_t count, int64_t orders)",
 }
@@ -116,7 +118,7 @@ def _ensemble_functions(dtype: str, target: Target) -> dict[str, Any]:
 class Team:
     """Threads that do a kernel's jobs together.
 
-    ``run`` does a member's part; ``call`` a whole job, unless Python has to wake or to judge threads for it.
+    ``run`` does a member's part; ``call`` a whole job, unless Python has to wake threads for it.
     """
 
     def __init__(self, functions: dict[str, Any], run: Any, call: Any) -> None:

@@ -445,7 +445,7 @@ def data_gradients(
     plan = net.plan
     block_rows = plan.block_rows
     mine = network(net.workspace)
-    alone = member_alone(index=0, count=1, arrived=0, meetings=0, late=0, give_way=0)
+    alone = member_alone(index=0, count=1, arrived=0, meetings=0, watch=0)
     first_row, round_rows = walk_blocks(net, mine, alone, n)
     is_shared = round_rows == block_rows
     total = 0.0
@@ -476,7 +476,7 @@ def data_loss(net: Network, n: int) -> float:
     """The loss of all n examples, without the penalty."""
     plan = net.plan
     mine = network(net.workspace)
-    alone = member_alone(index=0, count=1, arrived=0, meetings=0, late=0, give_way=0)
+    alone = member_alone(index=0, count=1, arrived=0, meetings=0, watch=0)
     first_row, round_rows = walk_blocks(net, mine, alone, n)
     total = 0.0
     for begun in range(0, n, round_rows):
@@ -518,7 +518,7 @@ def copy_outputs(net: Network, n: int, logits: int, first_layer: int, out: Reals
     plan = net.plan
     last = last_layer(net)
     mine = network(net.workspace)
-    alone = member_alone(index=0, count=1, arrived=0, meetings=0, late=0, give_way=0)
+    alone = member_alone(index=0, count=1, arrived=0, meetings=0, watch=0)
     first_row, round_rows = walk_blocks(net, mine, alone, n)
     for first in range(first_row, n, round_rows):
         rows = smaller(plan.block_rows, n - first)

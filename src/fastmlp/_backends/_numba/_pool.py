@@ -2,7 +2,6 @@
 Python is in _team.py."""
 
 import ctypes
-import functools
 import os
 import sys
 import threading
@@ -18,9 +17,7 @@ import numpy as np
 from fastmlp._backends._addresses import address
 from fastmlp._backends._numba._places import Places
 
-_MEMBER = np.dtype(
-    [("index", "i8"), ("count", "i8"), ("arrived", "u8"), ("meetings", "u8"), ("late", "u8"), ("give_way", "u8")]
-)
+_MEMBER = np.dtype([("index", "i8"), ("count", "i8"), ("arrived", "u8"), ("meetings", "u8"), ("watch", "u8")])
 _DESK = np.dtype(
     [
         ("posted", "u8"),
@@ -34,49 +31,53 @@ _DESK = np.dtype(
     ]
 )
 _POOL = np.dtype(
-    [("busy", "u8"), ("desks", "u8"), ("members", "u8"), ("count", "i8"), ("trust", "i8"), ("wanted", "i8")]
+    [("busy", "u8"), ("desks", "u8"), ("members", "u8"), ("count", "i8"), ("watch", "u8"), ("wanted", "i8")]
 )
+_WATCH = np.dtype(
+    [
+        (name, "i8")
+        for name in (
+            "time", "rest", "unit", "clock", "which", "give_way",
+            "begun", "since", "worked", "waited", "alone", "alone_until",
+        )
+    ]
+)  # fmt: skip
 ASLEEP, LOOKING, _, ROUSED = range(4)  # as in _team.py
 MOST_THREADS = 62  # `post` has a bit for each
 
 
-@functools.cache
-def _give_way() -> int:
-    """The address of the system's function that lets another thread run."""
+def _new_watch() -> np.ndarray:
+    """A record for _watch.py, with what it needs of the system."""
+    watch = np.zeros(1, dtype=_WATCH)
     if sys.platform == "win32":
-        function = ctypes.windll.kernel32.SwitchToThread
+        system, frequency = ctypes.windll.kernel32, ctypes.c_int64()
+        system.QueryPerformanceFrequency(ctypes.byref(frequency))
+        watch["unit"] = 10**9 // frequency.value
+        clock, way = system.QueryPerformanceCounter, system.SwitchToThread
     else:
-        function = ctypes.CDLL(None).sched_yield
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
+        system = ctypes.CDLL(None)
+        watch["unit"], watch["which"] = 10**9, time.CLOCK_MONOTONIC
+        clock, way = system.clock_gettime, system.sched_yield
+    watch["clock"], watch["give_way"] = (ctypes.cast(function, ctypes.c_void_p).value for function in (clock, way))
+    return watch
 
 
 class Members:
     """A team's members as kernels see them, by their addresses."""
 
-    def __init__(self, count: int) -> None:
-        self._meeting_place = np.zeros(24, dtype=np.int64)  # the words on different cache lines
+    def __init__(self, count: int, watch: int = 0) -> None:
+        self._meeting_place = np.zeros(16, dtype=np.int64)  # the words on different cache lines
         self._members = np.zeros(count, dtype=_MEMBER)
         self._members["index"] = np.arange(count)
         self._members["count"] = count
         self._members["arrived"] = address(self._meeting_place)
         self._members["meetings"] = address(self._meeting_place[8:])
-        self._members["late"] = address(self._meeting_place[16:])
-        if count > 1:
-            self._members["give_way"] = _give_way()
+        self._members["watch"] = watch
         first = address(self._members)
         self.addresses = [first + i * _MEMBER.itemsize for i in range(count)]
 
-    def forgive(self) -> None:
-        """Nobody has waited for long so far."""
-        self._meeting_place[16] = 0
 
-
-# A member that had a processor for less than five eighths of the time shares it with something else: callers then work
-# alone for ALONE times as long as it went without, so that a twentieth is lost, and not half. Times are in seconds.
-NEEDED_SHARE, ALONE, MOST_ALONE = 0.625, 20, 1.0
-WATCHED = 0.02  # work of the threads after which they are judged: several of the pauses of an idle machine, of 4 ms
-TRUST = 5  # waits of more than 20 us until calls are judged, which takes 12 us of each: single ones are the system's
-CLOSE = 50e-6  # a short call so soon after another is followed by one that finds its members looking
+CLOSE = 50e-6  # seconds; a short call so soon after another is followed by one that finds its members looking
 
 
 class Desks:
@@ -115,6 +116,8 @@ class Pool:
         self._record = np.zeros(1, dtype=_POOL)  # stays: calls have its address
         self._record["busy"] = address(self._busy)
         self.address = address(self._record)
+        self._watch = _new_watch()
+        self._record["watch"] = address(self._watch)
         self.wanted = self._record["wanted"].data  # a team that would have been of use to the last calls, or 0
         self._forget()
         if hasattr(os, "register_at_fork"):
@@ -126,11 +129,11 @@ class Pool:
         self._desks = Desks()
         self._record["desks"] = self._desks.address(0)
         self._record["count"] = self._record["wanted"] = 0
-        self._record["trust"] = TRUST
+        for name in ("worked", "waited", "alone", "alone_until"):
+            self._watch[name] = 0
         self._teams: dict[int, Members] = {}
         self._calls: list[SimpleQueue[None]] = []  # by which threads are woken
-        self._clocks: list[Callable[[], float]] = [time.thread_time]  # seconds that each had a processor
-        self._alone_until = self._worked = self._missed = self._ended = 0.0
+        self._ended = 0.0  # when the last short call did
 
     def run(self, kernels: dict[str, Any], count: int, function: int, job: int, arguments: int) -> bool:
         """function(job, arguments, member), a C function by its address, for each member of a team of up to ``count``
@@ -139,17 +142,15 @@ class Pool:
         False, and nothing done, while the pool serves another call, and where threads cannot be made or their cores are
         busy.
         """
-        if time.perf_counter() < self._alone_until or not kernels["enter"](self.address):
+        if not kernels["enter"](self.address):
             return False
         try:
             count = self._hire(count, kernels["serve"])
-            if count == 1:
+            watch = self._record["watch"].item()
+            if count == 1 or not kernels["begin_watch"](watch):
                 return False
-            clocks = self._clocks[:count]
-            begun, used = time.perf_counter(), [clock() for clock in clocks]
             self._lead(kernels, count, function, job, arguments)
-            taken = time.perf_counter() - begun
-            self._judge(taken, taken - min(clock() - before for clock, before in zip(clocks, used)))
+            kernels["judge_teams"](watch, count)
         finally:
             kernels["leave"](self.address)
         return True
@@ -159,7 +160,7 @@ class Pool:
         after the last such call."""
         count, self.wanted[0] = self.wanted[0], 0
         last, self._ended = self._ended, time.perf_counter()
-        if count == 0 or begun - last > CLOSE or begun < self._alone_until:  # 0: another Python thread has done it
+        if count == 0 or begun - last > CLOSE:  # 0: another Python thread has done it
             return
         if not kernels["enter"](self.address):
             return
@@ -185,7 +186,7 @@ class Pool:
 
     def _members(self, count: int) -> int:
         if count not in self._teams:
-            self._teams[count] = Members(count)
+            self._teams[count] = Members(count, self._record["watch"].item())
         members = self._teams[count].addresses[0]
         self._record["members"], self._record["count"] = members, count
         return members
@@ -197,19 +198,6 @@ class Pool:
             for index in range(1, count):
                 if sleeping >> index & 1:
                     self._calls[index - 1].put(None)
-
-    def _judge(self, worked: float, missed: float) -> None:
-        """Takes note of a call, and after some of them decides whether teams are worth it."""
-        self._worked += worked
-        self._missed += missed
-        if self._worked >= WATCHED:
-            if self._missed > (1 - NEEDED_SHARE) * self._worked:
-                self._alone_until = time.perf_counter() + min(ALONE * self._missed, MOST_ALONE)
-            else:
-                for team in self._teams.values():
-                    team.forgive()
-                self._record["trust"] = TRUST
-            self._worked = self._missed = 0.0
 
     def _hire(self, count: int, serve: Callable[[int], None]) -> int:
         """Makes threads up to a team of ``count``; returns the team that there is."""
@@ -223,7 +211,6 @@ class Pool:
             except RuntimeError:  # the system has no more
                 break
             self._calls.append(calls)
-            self._clocks.append(_clock_of(thread))
         return min(count, len(self._calls) + 1)
 
     def _serve(self, index: int, calls: "SimpleQueue[None]", serve: Callable[[], None]) -> None:
@@ -231,10 +218,3 @@ class Pool:
             calls.get()
             self._places.take(index)
             serve()
-
-
-def _clock_of(thread: threading.Thread) -> Callable[[], float]:
-    """How long a thread had a processor; where the system does not tell, as if it always had one."""
-    if hasattr(time, "pthread_getcpuclockid") and thread.ident is not None:
-        return partial(time.clock_gettime, time.pthread_getcpuclockid(thread.ident))
-    return time.perf_counter

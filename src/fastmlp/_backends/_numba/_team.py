@@ -12,6 +12,7 @@ from numba.core import types
 from fastmlp._backends._numba._compiler import inline, kernel, primitive
 from fastmlp._backends._numba._memory import Pointer, Struct, constructor
 from fastmlp._backends._numba._subnormals import processor
+from fastmlp._backends._numba._watch import WATCH, begin_wait, begin_watch, end_wait, give_way, judge_teams
 
 LOOKS = 2000  # these take 20 to 40 us
 LOOKS_BETWEEN_CALLS = 4 * LOOKS  # Python takes 10 to 50 us from one call to the next
@@ -31,8 +32,7 @@ MEMBER = Struct(
         "count": types.int64,
         "arrived": Pointer(types.int64),  # how many have
         "meetings": Pointer(types.int64),  # how many there have been
-        "late": Pointer(types.int64),  # not 0 after someone has waited for long
-        "give_way": types.int64,  # the address of the system's function that lets another thread run
+        "watch": Pointer(WATCH),
     },
 )
 Member = Any
@@ -58,7 +58,7 @@ POOL = Struct(
         "desks": Pointer(DESK),
         "members": Pointer(MEMBER),  # of the team that there is
         "count": types.int64,  # and how many these are
-        "trust": types.int64,  # long waits until calls have to be judged
+        "watch": Pointer(WATCH),
         "wanted": types.int64,  # a team that would have been of use, had it not been asleep
     },
 )
@@ -125,25 +125,21 @@ def call_part(function: Any, job: Any, arguments: Any, member: Any) -> Any:
     return types.void, emit
 
 
-@primitive
-def call_address(address: Any) -> Any:
-    """Calls a C function without arguments."""
-
-    def emit(builder: ir.IRBuilder, value: Any) -> None:
-        function = ir.FunctionType(ir.IntType(32), [])
-        builder.call(builder.inttoptr(value, function.as_pointer()), [])
-
-    return types.void, emit
-
-
 @inline
 def look_again(member: Member, looks: int) -> None:
     """For a short while, and then lets others run: with another process on its core, a thread that only looked would
-    keep away the one it waits for."""
+    keep away the one it waits for. The caller's waits are watched."""
     pause_briefly()
-    if looks > LOOKS:
-        atomic_store(member.late, 1)
-        call_address(member.give_way)
+    if looks >= LOOKS:
+        if looks == LOOKS and member.index == 0:
+            begin_wait(member.watch)
+        give_way(member.watch)
+
+
+@inline
+def end_looking(member: Member, looks: int) -> None:
+    if looks >= LOOKS and member.index == 0:
+        end_wait(member.watch)
 
 
 @kernel
@@ -152,6 +148,7 @@ def await_meeting(member: Member, old: int) -> None:
     while atomic_load(member.meetings) == old:
         looks += 1
         look_again(member, looks)
+    end_looking(member, looks)
 
 
 @kernel
@@ -207,6 +204,7 @@ def lead(desk: Desk) -> None:
     while atomic_load(desk.working) != 0:
         looks += 1
         look_again(desk.member, looks)
+    end_looking(desk.member, looks)
 
 
 @kernel
@@ -264,29 +262,28 @@ def claim(pool: Pool) -> bool:
 
 
 @kernel
-def call_trusted(pool: Pool, function: int, job: int, arguments: int) -> None:
+def call_claimed(pool: Pool, function: int, job: int, arguments: int) -> None:
     """A call of members who have been claimed."""
     atomic_store(pool.desks.working, pool.count)
     for index in range(pool.count):
         give(pool.desks[index], pool.members[index], function, job, arguments)
     lead(pool.desks)
-    if atomic_exchange(pool.members.late, 0) != 0:
-        pool.trust -= 1
+    judge_teams(pool.watch, pool.count)
 
 
 @kernel
 def call_in_pool(pool: Pool, count: int, is_long: bool, function: int, job: int, arguments: int) -> int:
     """What has become of a call, while the pool serves no other."""
+    if begin_watch(pool.watch) == 0:
+        return ALONE
     if not are_looking(pool, count):
         if is_long:
             return PYTHON
         pool.wanted = count
         return ALONE
-    if pool.trust <= 0:
-        return PYTHON
     if not claim(pool):
         return ALONE
-    call_trusted(pool, function, job, arguments)
+    call_claimed(pool, function, job, arguments)
     return DONE
 
 
