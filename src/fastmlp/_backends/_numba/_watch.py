@@ -35,6 +35,8 @@ Watch = Any
 
 @primitive
 def tell_time(clock: Any, which: Any, watch: Any) -> Any:
+    """Has the system put the time where a watch begins."""
+
     def emit(builder: ir.IRBuilder, function: Any, number: Any, place: Any) -> None:
         given = [place] if sys.platform == "win32" else [builder.trunc(number, ir.IntType(32)), place]
         kind = ir.FunctionType(ir.IntType(32), [value.type for value in given])
