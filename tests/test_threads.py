@@ -349,6 +349,36 @@ print("done")
     assert run_python(code).strip() == "done"
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="threads have no priorities")
+def test_teams_whose_other_threads_are_kept_waiting_are_given_up(compiled_backend):
+    """On one processor, which they get only while their caller waits for them."""
+    code = f"""
+import os, time
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+os.environ["FASTMLP_NUM_THREADS"] = "2"
+import numpy as np
+import fastmlp
+
+def times(net, n_calls):
+    process, own = time.process_time(), time.thread_time()
+    for _ in range(n_calls):
+        net.forward(X)
+    process, own = time.process_time() - process, time.thread_time() - own
+    return (process - own) / n_calls, own / n_calls
+
+net, alone = (fastmlp.MLP([784, 500, 500, 10], backend={compiled_backend!r}, n_threads=n, rng=0) for n in (2, 1))
+X = np.ones((200, 784), dtype=np.float32)
+net.forward(X)
+for thread in map(int, os.listdir("/proc/self/task")):
+    if thread != os.getpid():
+        os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+others, whole = times(net, 300)[0], times(alone, 30)[1]
+assert 0 < others < 0.1 * whole, (others, whole)
+print("done")
+"""
+    assert run_python(code).strip() == "done"
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "loky"])
 def test_children_train_after_their_parent(compiled_backend, method):
     """And the parent goes on."""

@@ -44,6 +44,7 @@ _WATCH = np.dtype(
 )  # fmt: skip
 ASLEEP, LOOKING, _, ROUSED = range(4)  # as in _team.py
 MOST_THREADS = 62  # `post` has a bit for each
+CLOSE = 50e-6  # seconds; a short call so soon after another is followed by one that finds its members looking
 
 
 def _new_watch() -> np.ndarray:
@@ -75,9 +76,6 @@ class Members:
         self._members["watch"] = watch
         first = address(self._members)
         self.addresses = [first + i * _MEMBER.itemsize for i in range(count)]
-
-
-CLOSE = 50e-6  # seconds; a short call so soon after another is followed by one that finds its members looking
 
 
 class Desks:
