@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,6 @@ import oracle
 import pytest
 
 import fastmlp
-from fastmlp._backends._numba import _pool
-
-try:
-    from fastmlp import _fastmlp_c
-except ImportError:
-    _fastmlp_c = None
 from fastmlp import _backends
 
 DATA = Path(__file__).parent / "data"
@@ -34,9 +29,14 @@ TOLERANCES = {"float32": {"rtol": 5e-6, "atol": 1e-7}, "float64": {"rtol": 1e-13
 
 
 # Threads take part whether it pays or not. Else, beside busy processes, tests would compare one thread with itself.
-_pool.WATCHED = float("inf")
-if _fastmlp_c is not None:
+with suppress(ImportError):
+    from fastmlp import _fastmlp_c
+
     _fastmlp_c.lib.fastmlp_keep_teams(1)
+with suppress(ImportError):
+    from fastmlp._backends._numba import _kernels
+
+    _kernels._pool.keep_teams(True)
 
 # Backends that are left out on purpose, as "numba" where Numba is not installed.
 LEFT_OUT = os.environ.get("FASTMLP_TEST_WITHOUT", "").split()

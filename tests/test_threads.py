@@ -484,10 +484,10 @@ def test_threads_that_another_call_has_roused(pool_kernels):
 def test_every_part_of_a_team_is_done_once(pool_kernels):
     """Whether threads look for it, sleep or are about to; and by the time the call returns."""
     pool, done = _pool.Pool(), []
+    pool.keep_teams(True)  # else they would be given up for their waits for the interpreter
     parts = Parts(lambda index, call: done.append((call, index)))
     for call in range(400):
         count = 2 + call % 3
-        pool._watch["alone_until"] = 0  # teams are not given up for their waits for the interpreter
         assert pool.run(pool_kernels, count, parts.address, 0, call)
         assert sorted(done) == [(call, index) for index in range(count)]
         done.clear()
@@ -497,6 +497,7 @@ def test_every_part_of_a_team_is_done_once(pool_kernels):
 def test_an_interrupt_leaves_no_part_undone(monkeypatch, pool_kernels):
     """It comes before threads are woken, or while the caller's part is done."""
     pool, done = _pool.Pool(), []
+    pool.keep_teams(True)  # as above
     parts = Parts(lambda index, _: done.append(index))
 
     def interrupted(function):
@@ -507,12 +508,10 @@ def test_an_interrupt_leaves_no_part_undone(monkeypatch, pool_kernels):
         return run
 
     for name in ("post", "lead"):
-        pool._watch["alone_until"] = 0  # as above
         kernels = pool_kernels | {name: interrupted(pool_kernels[name])}
         with pytest.raises(KeyboardInterrupt):
             pool.run(kernels, 3, parts.address, 0, 0)
         assert sorted(done) == [0, 1, 2]
-        pool._watch["alone_until"] = 0
         assert pool.run(pool_kernels, 3, parts.address, 0, 0)
         assert sorted(done) == [0, 0, 1, 1, 2, 2]
         done.clear()

@@ -38,7 +38,7 @@ _WATCH = np.dtype(
         (name, "i8")
         for name in (
             "time", "rest", "unit", "clock", "which", "give_way",
-            "begun", "since", "worked", "waited", "alone", "alone_until",
+            "begun", "since", "worked", "waited", "alone", "alone_until", "are_kept",
         )
     ]
 )  # fmt: skip
@@ -132,6 +132,10 @@ class Pool:
         self._teams: dict[int, Members] = {}
         self._calls: list[SimpleQueue[None]] = []  # by which threads are woken
         self._ended = 0.0  # when the last short call did
+
+    def keep_teams(self, always: bool) -> None:
+        """For tests: whether threads take part whether it pays or not."""
+        self._watch["are_kept"] = always
 
     def run(self, kernels: dict[str, Any], count: int, function: int, job: int, arguments: int) -> bool:
         """function(job, arguments, member), a C function by its address, for each member of a team of up to ``count``

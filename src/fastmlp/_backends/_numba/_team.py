@@ -277,7 +277,7 @@ def call_in_pool(pool: Pool, count: int, is_long: bool, function: int, job: int,
     if begin_watch(pool.watch) == 0:
         return ALONE
     if not are_looking(pool, count):
-        if is_long:
+        if is_long or pool.watch.are_kept:
             return PYTHON
         pool.wanted = count
         return ALONE

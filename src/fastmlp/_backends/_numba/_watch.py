@@ -28,6 +28,7 @@ WATCH = Struct(
         "waited": types.int64,  # in them, by their callers
         "alone": types.int64,  # for how long teams were given up
         "alone_until": types.int64,  # and when they are tried again
+        "are_kept": types.int64,  # whatever they cost
     },
 )
 Watch = Any
@@ -92,7 +93,7 @@ def judge_teams(watch: Watch, count: int) -> None:
     watched = watch.worked if watch.worked > WATCHED else WATCHED
     # a fifth for what no wait shows: members on one core, and caches that each other's results come from
     is_vain = 5 * watched > 4 * count * (watched - watch.waited)
-    if not is_vain and watch.worked < WATCHED:
+    if watch.are_kept or (not is_vain and watch.worked < WATCHED):
         return
     if is_vain:
         watch.alone *= LONGER
