@@ -1,14 +1,19 @@
-"""The one thing pyproject.toml cannot say: build the C kernels. All metadata is there."""
+"""What pyproject.toml cannot say: build the C kernels, and compile Numba's. All metadata is there."""
 
 import atexit
 import os
+import subprocess
+import sys
 import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy
-from setuptools import Extension, setup
+from setuptools import Command, Distribution, Extension, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
 on_msvc = sysconfig.get_platform().startswith("win")  # its compiler lacks the vector extensions of gcc and clang
@@ -35,6 +40,44 @@ class ParallelBuild(build_ext):
         super().build_extensions()
 
 
+class BuildNumba(Command):
+    """Compiles Numba's kernels for a wheel. An editable install, or one without, compiles them at their first use."""
+
+    user_options = []
+
+    def initialize_options(self):
+        self.build_lib = None
+        self.editable_mode = False
+
+    def finalize_options(self):
+        self.set_undefined_options("build", ("build_lib", "build_lib"))
+
+    def run(self):
+        if self.editable_mode or find_spec("numba") is None:
+            return
+        package = Path(self.build_lib).resolve()
+        command = [sys.executable, "-m", "fastmlp._backends._numba._ship", package / "fastmlp/_backends/_numba/objects"]
+        environment = os.environ | {"PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"}
+        if subprocess.run(command, env=environment).returncode != 0:
+            self.warn("Numba's kernels could not be compiled: they will be at their first use")
+
+    def get_source_files(self):
+        return []
+
+    def get_outputs(self):
+        return []
+
+    def get_output_mapping(self):
+        return {}
+
+
+class PlatformDistribution(Distribution):
+    """What is built depends on the platform, also where that is machine code of Numba's alone."""
+
+    def has_ext_modules(self):
+        return True
+
+
 def bound_call():
     """Kernels' calls as functions of Python's; optional as the C kernels are, and for all versions from 3.11."""
     limited = not sysconfig.get_config_var("Py_GIL_DISABLED")  # free-threaded Pythons have no limited interface yet
@@ -49,9 +92,11 @@ def bound_call():
     )
 
 
+build.sub_commands = [*build.sub_commands, ("build_numba", None)]
 setup(
+    distclass=PlatformDistribution,
     ext_modules=[] if on_msvc else [bound_call()],
-    cmdclass={"build_ext": ParallelBuild},
+    cmdclass={"build_ext": ParallelBuild, "build_numba": BuildNumba},
     cffi_modules=[] if on_msvc else ["csrc/build_fastmlp.py:ffibuilder"],
     options={"build": {"build_base": build_folder.name}},
 )

@@ -31,10 +31,12 @@ def check_wheel(path: str) -> None:
     expected = {"fastmlp/__init__.py", "fastmlp/py.typed"}
     assert expected <= names, f"{path} lacks {missing(names, expected)}"
     code = {name for name in names if name.endswith((".py", ".pyi", "/py.typed"))}
-    other = [name for name in names - code if not name.startswith(metadata)]
+    objects = {name for name in names if name.startswith("fastmlp/_backends/_numba/objects/")}
+    assert len(objects) == (4 if path.endswith("x86_64.whl") else 0), f"{path} brings these kernels of Numba: {objects}"
+    other = [name for name in names - code - objects if not name.startswith(metadata)]
     extensions = {name.split(".")[0] for name in other}
     assert len(other) == 2 and extensions == {"fastmlp/_bound_call", "fastmlp/_fastmlp_c"}, other
-    check_stray(path, names)
+    check_stray(path, names - objects)
 
 
 def check_stray(path: str, names: set[str]) -> None:

@@ -21,3 +21,5 @@ for backend in expected:
     history = net.fit(X, y, optimizer=fastmlp.Adam(lr=0.05), epochs=500, batch_size=None)
     print(f"{backend}: XOR learned, loss {history.loss[0]:.3f} -> {history.loss[-1]:.6f}")
     assert net.accuracy(X, y) == 1.0, f"{backend} did not learn XOR"
+    if _backends.instruction_set(backend) in ("avx2", "avx512"):
+        assert "numba" not in sys.modules, "the wheel's kernels were not taken"

@@ -1,4 +1,5 @@
-"""A fresh process: importing fastmlp on top of NumPy, and its first fit, with Numba from a cold and from a warm cache.
+"""A fresh process: importing fastmlp on top of NumPy, and its first fit: with Numba's kernels from the wheel, and in a
+copy of the package without them from a cold and from a warm cache.
 
 The net is 64-100-10, the fit one epoch of ten steps; the time is from making the net to the end of the fit. Kernels of
 the Numba backend are kept where NUMBA_CACHE_DIR says: here in folders of the benches' own. Python's byte code is kept,
@@ -7,6 +8,7 @@ as an installation does: without it (PYTHONDONTWRITEBYTECODE, in a checkout) eac
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,17 +25,17 @@ import fastmlp
 
 pytestmark = pytest.mark.only_when_named
 
+PACKAGE = Path(fastmlp.__file__).parent
 SCRIPT = Path(__file__).with_name("first_fit.py")
 N_PROCESSES = 9
 N_COLD = 3
 
 
-def first_fit(backend: str, cache: str) -> dict[str, Any]:
+def first_fit(backend: str, cache: str, package: Path = PACKAGE) -> dict[str, Any]:
     """Seconds of the import and of the fit in a fresh process, its loss, and whether it imported Numba."""
-    package = str(Path(fastmlp.__file__).parent.parent)
     environment = os.environ | {
         "NUMBA_CACHE_DIR": cache,
-        "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")]),
     }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, str(SCRIPT), backend]
@@ -63,25 +65,43 @@ def test_ready_made(backend, cache, expected_loss, timed, tables):
         add_row(tables, backend, starts[1:])  # the first one leaves byte code
 
 
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Path]:
+    """The package without the kernels that a wheel brings."""
+    with TemporaryDirectory() as folder:
+        yield Path(shutil.copytree(PACKAGE, Path(folder, "fastmlp"), ignore=shutil.ignore_patterns("objects")))
+
+
+@pytest.mark.only_timed
+def test_numba_from_the_wheel(cache, expected_loss, tables):
+    require("numba")
+    starts = [first_fit("numba", cache) for _ in range(N_PROCESSES + 1)]
+    if any(start["numba"] for start in starts):
+        pytest.skip("this installation brings no kernels for this processor")
+    for start in starts:
+        assert start["loss"] == pytest.approx(expected_loss, rel=1e-5)
+    add_row(tables, "numba, from the wheel", starts[1:])
+
+
 @pytest.mark.only_timed  # compiling takes seconds
-def test_numba_from_a_cold_cache(expected_loss, tables):
+def test_numba_from_a_cold_cache(bare, expected_loss, tables):
     require("numba")
     starts = []
     with TemporaryDirectory() as folder:
-        first_fit("numba", folder)  # leaves byte code
+        first_fit("numba", folder, bare)  # leaves byte code
     for _ in range(N_COLD):
         with TemporaryDirectory() as folder:
-            starts.append(first_fit("numba", folder))
+            starts.append(first_fit("numba", folder, bare))
             assert os.listdir(folder), "nothing was kept"
         assert starts[-1]["loss"] == pytest.approx(expected_loss, rel=1e-5)
     add_row(tables, "numba, cold cache", starts)
 
 
 @pytest.mark.only_timed
-def test_numba_from_a_warm_cache(cache, expected_loss, tables):
+def test_numba_from_a_warm_cache(bare, cache, expected_loss, tables):
     require("numba")
-    first_fit("numba", cache)
-    starts = [first_fit("numba", cache) for _ in range(N_PROCESSES)]
+    first_fit("numba", cache, bare)
+    starts = [first_fit("numba", cache, bare) for _ in range(N_PROCESSES)]
     for start in starts:
         assert start["loss"] == pytest.approx(expected_loss, rel=1e-5)
         assert not start["numba"], "it compiled again"

@@ -1,10 +1,11 @@
-"""The Numba backend: the kernels of csrc/ in Python, compiled for this processor at first use. Needs no compiler.
+"""The Numba backend: the kernels of csrc/ in Python, compiled when a wheel is made or at their first use. Needs no
+compiler.
 
 Kernels: _vector, _elementary, _tile (with _tile_code), _activation, _philox, _gather, _update, _dense, _narrow,
 _columns, _loss, _network, _entries, _derivatives, _hessian, _derivative_entries, _lanes (with _lane_tile), _ensemble
 and _orders stand for the files of the same names in csrc/, _team and _watch for csrc/team.c; _specialized makes kernels
-of one architecture. What compiles them: _memory (pointers and structs), _compiler, _code, _target; what runs it:
-_cache, _kernels, _derivative_kernels, _pool.
+of one architecture. What compiles them: _memory (pointers and structs), _compiler, _code, _target, _ship; what
+runs it: _cache, _kernels, _derivative_kernels, _pool.
 """
 
 from collections.abc import Sequence

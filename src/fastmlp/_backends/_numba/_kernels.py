@@ -91,15 +91,17 @@ _engines: list[Any] = []
 def _functions(dtype: str, target: Target) -> dict[str, Any]:
     """The entry points by name."""
 
-    def entries() -> list[Any]:
-        from numba.core import types
-
-        from fastmlp._backends._numba._entries import entries
-
-        return entries(getattr(types, dtype))
-
-    address = load_addresses(dtype, target, entries)
+    address = load_addresses(dtype, target, partial(entries_of, dtype))
     return {name: _ffi.cast(signature, address(name)) for name, signature in _SIGNATURES.items()}
+
+
+def entries_of(dtype: str) -> list[Any]:
+    """What is compiled for a dtype."""
+    from numba.core import types
+
+    from fastmlp._backends._numba._entries import entries
+
+    return entries(getattr(types, dtype))
 
 
 @cache
