@@ -102,7 +102,7 @@ typedef struct {
 } gradient_sink;
 
 /* Plain steps of SGD: w + (-rate) dL/dw. */
-INLINE int is_plain_sgd(const gradient_sink *sink) { return sink->use == UPDATE_PARAMETERS && sink->update->code == SGD && is_plain(sink->update); }
+INLINE int is_plain_sgd(const gradient_sink *sink) { return sink->use == UPDATE_PARAMETERS && sink->update->code == SGD && extras_of(sink->update) == PLAIN; }
 
 /* What one thread needs beside: a line of ones and then zeros, and places for a panel of inputs, for a block of W^T, and
  * for what tiles compute. */

@@ -193,8 +193,8 @@ INLINE void lane_update_loop(const int64_t code, const lane_update *constants, i
     for (int64_t at = 0; at < n * LANES; at += LANES) {
         vector g = load(gradient + at), x = load(p + at);
         if (is_weight && s.has_penalty) {
-            const vector charged = multiply_add(s.l2, x, g) + choose(x > zero, s.l1, choose(x < zero, -s.l1, zero));
-            g = choose(s.is_penalized, charged, g);
+            const vector charged = multiply_add(s.l2, x, g), slope = choose(x > zero, s.l1, choose(x < zero, -s.l1, zero));
+            g = choose(s.is_penalized, choose(s.l1 != zero, charged + slope, charged), g);
         }
         if (is_weight && s.has_shrink) x = choose(s.is_shrunk, x * s.shrink, x);
         switch (code) {

@@ -16,22 +16,34 @@ typedef struct {
 INLINE int uses_first(int64_t code) { return code == MOMENTUM || code == NESTEROV || code == ADAM; }
 INLINE int uses_second(int64_t code) { return code == ADAM || code == RMSPROP; }
 
-/* The penalty's part of a weight's gradient. */
+/* The gradient g of weights p with the penalty's part. */
 INLINE vector penalty_gradient(vector g, vector p, real l1, real l2) {
-    const vector zero = splat(0), slope = splat(l1);
     g = multiply_add(splat(l2), p, g);
+    if (l1 == 0) return g;
+    const vector zero = splat(0), slope = splat(l1);
     return g + choose(p > zero, slope, choose(p < zero, -slope, zero));
 }
 
-/* One vector of one optimizer's update; `at` is its place in every arena. A plain update has neither penalty nor
- * clipping nor weight decay. */
-INLINE void update_vector(const int64_t code, const update_step *s, const int is_plain, const int is_weight, vector g, int64_t at) {
+/* What an update has beside its optimizer: nothing, the l2 penalty, clipping and weight decay, or any of these and the l1
+ * penalty. Where all are told apart for each vector 784-128-10 takes 4 % more with l2. */
+typedef enum { PLAIN, WITH_L2, WITH_FACTORS, WITH_ANY } update_extras;
+
+INLINE update_extras extras_of(const update_step *s) {
+    const int has_factors = s->clip != 1 || s->shrink != 1;
+    if (s->l1 != 0 || (s->l2 != 0 && has_factors)) return WITH_ANY;
+    if (has_factors) return WITH_FACTORS;
+    return s->l2 != 0 ? WITH_L2 : PLAIN;
+}
+
+/* One vector of one optimizer's update; `at` is its place in every arena. */
+INLINE void update_vector(const int64_t code, const update_step *s, const update_extras extras, vector g, int64_t at) {
     real *p = s->parameters + at, *first = s->first + at, *second = s->second + at;
     vector x = load(p);
-    if (!is_plain) {
-        if (is_weight && (s->l1 != 0 || s->l2 != 0)) g = penalty_gradient(g, x, s->l1, s->l2);
-        if (s->clip != 1) g *= splat(s->clip);
-        if (is_weight && s->shrink != 1) x *= splat(s->shrink);
+    if (extras == WITH_L2) g = penalty_gradient(g, x, 0, s->l2);
+    if (extras == WITH_ANY) g = penalty_gradient(g, x, s->l1, s->l2);
+    if (extras == WITH_FACTORS || extras == WITH_ANY) {
+        g *= splat(s->clip);
+        x *= splat(s->shrink);
     }
     const vector rate = splat(-s->rate), beta1 = splat(s->beta1), beta2 = splat(s->beta2);
     switch (code) {
@@ -61,29 +73,31 @@ INLINE void update_vector(const int64_t code, const update_step *s, const int is
     store(p, x);
 }
 
-INLINE void update_loop(const int64_t code, const update_step *step, const int is_plain, int is_weight, int64_t rows, int64_t vectors, const real *g, int64_t g_row, int64_t at, int64_t leading) {
-    const update_step s = *step; /* which no store below can change */
+INLINE void update_loop(const int64_t code, const update_step *s, const update_extras extras, int64_t rows, int64_t vectors, const real *g, int64_t g_row, int64_t at, int64_t leading) {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < vectors; j++)
-            update_vector(code, &s, is_plain, is_weight, load(g + i * g_row + j * LANES), at + i * leading + j * LANES);
+            update_vector(code, s, extras, load(g + i * g_row + j * LANES), at + i * leading + j * LANES);
 }
 
-INLINE int is_plain(const update_step *s) { return s->l1 == 0 && s->l2 == 0 && s->clip == 1 && s->shrink == 1; }
-
 /* Updates rows of a layer's matrix that begin at `at` in every arena, from gradients g. */
-static void update_rows(const update_step *s, int is_weight, int64_t rows, int64_t vectors, const real *g, int64_t g_row, int64_t at, int64_t leading) {
-    const int plain = is_plain(s);
-    switch (s->code) {
-#define CASE(CODE)                                                                                        \
-    case CODE:                                                                                            \
-        if (plain) update_loop(CODE, s, 1, is_weight, rows, vectors, g, g_row, at, leading);           \
-        else update_loop(CODE, s, 0, is_weight, rows, vectors, g, g_row, at, leading);                    \
+static void update_rows(const update_step *step, int is_weight, int64_t rows, int64_t vectors, const real *g, int64_t g_row, int64_t at, int64_t leading) {
+    update_step s = *step; /* which no store below can change */
+    if (!is_weight) s.l1 = s.l2 = 0, s.shrink = 1;
+    const update_extras extras = extras_of(&s);
+    switch (s.code) {
+#define LOOP(CODE, EXTRAS) update_loop(CODE, &s, EXTRAS, rows, vectors, g, g_row, at, leading)
+#define CASE(CODE)                                                  \
+    case CODE:                                                      \
+        if (extras == PLAIN) LOOP(CODE, PLAIN);                     \
+        else if (extras == WITH_L2) LOOP(CODE, WITH_L2);            \
+        else if (extras == WITH_FACTORS) LOOP(CODE, WITH_FACTORS);  \
+        else LOOP(CODE, WITH_ANY);                                  \
         return;
         CASE(SGD) CASE(MOMENTUM) CASE(NESTEROV) CASE(ADAM) CASE(RMSPROP)
 #undef CASE
+#undef LOOP
     }
 }
-
 
 /* The constants of the step that follows. */
 static update_step begin_update(const fastmlp_update *u, double rate, double eps, real *parameters) {

@@ -39,7 +39,7 @@ from fastmlp._backends._numba._tile import (
     touched,
 )
 from fastmlp._backends._numba._tile_code import COLUMNS_OF_A, MAX_TILE_ROWS, ROWS_OF_A, UNROLLED
-from fastmlp._backends._numba._update import is_plain, update_rows, update_step_struct, uses_first, uses_second
+from fastmlp._backends._numba._update import PLAIN, extras_of, update_rows, update_step_struct, uses_first, uses_second
 from fastmlp._backends._numba._vector import (
     lanes,
     line_lanes,
@@ -223,7 +223,7 @@ gradient_sink = constructor(gradient_sink_struct, like="parameters")
 @inline
 def is_plain_sgd(sink: GradientSink) -> bool:
     """Plain steps of SGD: w + (-rate) dL/dw."""
-    return sink.use == UPDATE_PARAMETERS and sink.update.code == SGD and is_plain(sink.update)
+    return sink.use == UPDATE_PARAMETERS and sink.update.code == SGD and extras_of(sink.update) == PLAIN
 
 
 BackwardScratch = Any

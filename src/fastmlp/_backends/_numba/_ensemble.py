@@ -281,8 +281,9 @@ def lane_update_loop(t: Lanes, code: int, is_weight: bool, n: int, gradient: Rea
         g = load(gradient + at)
         x = load(p)
         if is_charged:
-            charged = multiply_add(l2, x, g) + choose(x > zero, l1, choose(x < zero, -l1, zero))
-            g = choose((l1 != zero) | (l2 != zero), charged, g)
+            charged = multiply_add(l2, x, g)
+            slope = choose(x > zero, l1, choose(x < zero, -l1, zero))
+            g = choose((l1 != zero) | (l2 != zero), choose(l1 != zero, charged + slope, charged), g)
         if is_shrunk:
             x = choose(shrink != splat(1, x), x * shrink, x)
         if code == SGD:

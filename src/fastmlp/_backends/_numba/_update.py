@@ -12,6 +12,10 @@ from fastmlp._update import BETA1, BETA1_POWER, BETA2, BETA2_POWER, WEIGHT_DECAY
 
 UpdateStep = Any
 
+# What an update has beside its optimizer: nothing, the l2 penalty, clipping and weight decay, or any of these and the
+# l1 penalty.
+PLAIN, WITH_L2, WITH_FACTORS, WITH_ANY = range(4)
+
 
 # One step's constants, in the kernels' dtype.
 def update_step_struct(real: Any) -> Struct:
@@ -45,21 +49,34 @@ def penalty_gradient(g: Vector, p: Vector, l1: float, l2: float) -> Vector:
     zero = splat(0, g)
     slope = splat(l1, g)
     g = multiply_add(splat(l2, g), p, g)
-    return g + choose(p > zero, slope, choose(p < zero, -slope, zero))
+    if l1 != 0:
+        g = g + choose(p > zero, slope, choose(p < zero, -slope, zero))
+    return g
 
 
 @inline
-def update_vector(code: int, s: UpdateStep, is_weight: bool, g: Vector, at: int) -> None:
+def extras_of(s: UpdateStep) -> int:
+    has_factors = s.clip != 1 or s.shrink != 1
+    if s.l1 != 0 or (s.l2 != 0 and has_factors):
+        return WITH_ANY
+    if has_factors:
+        return WITH_FACTORS
+    return WITH_L2 if s.l2 != 0 else PLAIN
+
+
+@inline
+def update_vector(code: int, s: UpdateStep, extras: int, g: Vector, at: int) -> None:
     """One vector of one optimizer's update; ``at`` is its place in every arena."""
     p = s.parameters + at
     first = s.first + at
     second = s.second + at
     x = load(p)
-    if is_weight and (s.l1 != 0 or s.l2 != 0):
+    if extras == WITH_L2:
+        g = penalty_gradient(g, x, 0.0, s.l2)
+    elif extras == WITH_ANY:
         g = penalty_gradient(g, x, s.l1, s.l2)
-    if s.clip != 1:
+    if extras == WITH_FACTORS or extras == WITH_ANY:
         g = g * splat(s.clip, g)
-    if is_weight and s.shrink != 1:
         x = x * splat(s.shrink, x)
     rate = splat(-s.rate, x)
     beta1 = splat(s.beta1, x)
@@ -89,12 +106,25 @@ def update_vector(code: int, s: UpdateStep, is_weight: bool, g: Vector, at: int)
 
 @inline
 def update_loop(
-    code: int, s: UpdateStep, is_weight: bool, rows: int, vectors: int, g: Reals, g_row: int, at: int, leading: int
+    code: int, s: UpdateStep, extras: int, rows: int, vectors: int, g: Reals, g_row: int, at: int, leading: int
 ) -> None:
     for i in range(rows):
         for j in range(vectors):
             gradient = load(g + (i * g_row + j * lanes(g)))
-            update_vector(code, s, is_weight, gradient, at + i * leading + j * lanes(g))
+            update_vector(code, s, extras, gradient, at + i * leading + j * lanes(g))
+
+
+@inline
+def update_with(code: int, s: UpdateStep, rows: int, vectors: int, g: Reals, g_row: int, at: int, leading: int) -> None:
+    extras = extras_of(s)
+    if extras == PLAIN:
+        update_loop(code, s, PLAIN, rows, vectors, g, g_row, at, leading)
+    elif extras == WITH_L2:
+        update_loop(code, s, WITH_L2, rows, vectors, g, g_row, at, leading)
+    elif extras == WITH_FACTORS:
+        update_loop(code, s, WITH_FACTORS, rows, vectors, g, g_row, at, leading)
+    else:
+        update_loop(code, s, WITH_ANY, rows, vectors, g, g_row, at, leading)
 
 
 @inline
@@ -108,28 +138,26 @@ def uses_second(code: int) -> bool:
     return code == ADAM or code == RMSPROP
 
 
-@inline
-def is_plain(s: UpdateStep) -> bool:
-    """Whether there is neither a penalty nor clipping nor weight decay."""
-    return s.l1 == 0 and s.l2 == 0 and s.clip == 1 and s.shrink == 1
-
-
 @kernel
 def update_rows(
     s: UpdateStep, is_weight: bool, rows: int, vectors: int, g: Reals, g_row: int, at: int, leading: int
 ) -> None:
     """Updates rows of a layer's matrix that begin at ``at`` in every arena, from gradients g."""
     own = local_copy(s)
+    if not is_weight:
+        own.l1 = 0.0
+        own.l2 = 0.0
+        own.shrink = 1.0
     if own.code == SGD:
-        update_loop(SGD, own, is_weight, rows, vectors, g, g_row, at, leading)
+        update_with(SGD, own, rows, vectors, g, g_row, at, leading)
     elif own.code == MOMENTUM:
-        update_loop(MOMENTUM, own, is_weight, rows, vectors, g, g_row, at, leading)
+        update_with(MOMENTUM, own, rows, vectors, g, g_row, at, leading)
     elif own.code == NESTEROV:
-        update_loop(NESTEROV, own, is_weight, rows, vectors, g, g_row, at, leading)
+        update_with(NESTEROV, own, rows, vectors, g, g_row, at, leading)
     elif own.code == ADAM:
-        update_loop(ADAM, own, is_weight, rows, vectors, g, g_row, at, leading)
+        update_with(ADAM, own, rows, vectors, g, g_row, at, leading)
     elif own.code == RMSPROP:
-        update_loop(RMSPROP, own, is_weight, rows, vectors, g, g_row, at, leading)
+        update_with(RMSPROP, own, rows, vectors, g, g_row, at, leading)
 
 
 @kernel
