@@ -118,8 +118,10 @@ def draw_scales(
                 c2 = builder.xor(builder.xor(high0, c3), key1)
                 counters[i] = c0, product1, c2, product0
         least, scale = field("dropout_from"), field("dropout_scale")
+        natural = INT64  # of the reals' size
         if vector.element == types.float32:
-            scale = builder.fptrunc(scale, vector.llvm.element)
+            scale, natural = builder.fptrunc(scale, vector.llvm.element), INT32
+            least = builder.trunc(least, natural)
         kept = spread(builder, scale, vector.llvm)
         for i, (c0, c1, c2, c3) in enumerate(counters):
             words = [
@@ -133,8 +135,9 @@ def draw_scales(
                 for at in range(0, 2 * quads, vector.lanes):
                     which = ir.Constant(ir.VectorType(INT32, vector.lanes), list(range(at, at + vector.lanes)))
                     word = builder.shuffle_vector(narrow, narrow, which)
-                    naturals = builder.zext(word, ir.VectorType(INT64, vector.lanes))
-                    is_kept = builder.icmp_unsigned(">=", naturals, spread(builder, least, naturals.type))
+                    if natural == INT64:
+                        word = builder.zext(word, ir.VectorType(natural, vector.lanes))
+                    is_kept = builder.icmp_unsigned(">=", word, spread(builder, least, word.type))
                     result = builder.select(is_kept, kept, ir.Constant(vector.llvm, None))
                     place = builder.gep(scales, [INT64((4 * i + 2 * half) * quads + at)])
                     builder.store(
