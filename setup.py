@@ -57,7 +57,8 @@ class BuildNumba(Command):
             return
         package = Path(self.build_lib).resolve()
         command = [sys.executable, "-m", "fastmlp._backends._numba._ship", package / "fastmlp/_backends/_numba/objects"]
-        environment = os.environ | {"PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"}
+        path = os.pathsep.join(map(str, [package, *sys.path]))  # by which a frontend isolates the build
+        environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
         if subprocess.run(command, env=environment).returncode != 0:
             self.warn("Numba's kernels could not be compiled: they will be at their first use")
 

@@ -74,11 +74,12 @@ def _avx2(features: Iterable[str]) -> Target:
 
 
 def _avx512(features: Iterable[str]) -> Target:
+    # prefer-256-bit is LLVM's advice on some processors, and never among what one has
     return Target("avx512", 64, True, "x86-64-v4", _without((*_V4, "prefer-256-bit"), features))
 
 
 def _without(names: Iterable[str], features: Iterable[str]) -> str:
-    """Names that a processor lacks (one that works slowly with some is said to have more), as LLVM takes them."""
+    """The names that are not among a processor's features, as LLVM takes them."""
     return ",".join(f"-{name}" for name in names if name not in features)
 
 
