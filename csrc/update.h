@@ -25,7 +25,7 @@ INLINE vector penalty_gradient(vector g, vector p, real l1, real l2) {
 }
 
 /* What an update has beside its optimizer: nothing, the l2 penalty, clipping and weight decay, or any of these and the l1
- * penalty. Where all are told apart for each vector 784-128-10 takes 4 % more with l2. */
+ * penalty. Where all are told apart for each vector 784-128-10 takes 4 to 7 % more with l2. */
 typedef enum { PLAIN, WITH_L2, WITH_FACTORS, WITH_ANY } update_extras;
 
 INLINE update_extras extras_of(const update_step *s) {

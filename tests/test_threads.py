@@ -470,6 +470,29 @@ def test_calls_while_teams_are_given_up(pool_kernels):
     assert parts.item() > posted
 
 
+def test_the_tests_keep_numbas_teams(pool_kernels):
+    """Whatever was waited: support.py sees to it, as for C. Else calls would leave the threads alone for a second."""
+    net, pool = fastmlp.MLP([784, 500, 500, 10], backend="numba", n_threads=2, rng=0), _kernels._pool
+    X, parts = np.ones((200, 784), dtype=np.float32), pool._desks._words[1, :1]
+
+    def take_part_after_a_wait():
+        pool._watch["waited"] = 10**12  # nanoseconds
+        net.forward(X)
+        posted = parts.item()
+        net.forward(X)
+        return parts.item() > posted
+
+    assert take_part_after_a_wait()
+    try:
+        pool.keep_teams(False)
+        assert not take_part_after_a_wait()
+    finally:
+        pool.keep_teams(True)
+        for name in ("waited", "alone", "alone_until"):
+            pool._watch[name] = 0
+    assert take_part_after_a_wait()
+
+
 def test_threads_that_another_call_has_roused(pool_kernels):
     """Of two calls that end at the same time one rouses the threads, and the other finds nothing to do."""
     pool = _pool.Pool()
