@@ -16,7 +16,7 @@ static void drop_lanes(const lanes *t, int64_t number, int64_t taken, int64_t ro
         for (int64_t i = 0; i < rows; i += DRAWN_ROWS)
             for (int64_t first = 0; first < n; first += DRAWN) {
                 vector scales[DRAWN_ROWS][DRAWN / LANES];
-                draw_scales(m->plan->seed, m->schedule->dropout_step + taken, number, layer, quads_from(first), wide((uint32_t)i), 1, scales);
+                draw_scales(m->plan->seed, m->schedule->dropout_step + taken, number, layer, counters_from(first), wide((uint32_t)i), 1, scales);
                 real scale[DRAWN_ROWS][DRAWN];
                 __builtin_memcpy(scale, scales, sizeof scale);
                 for (int64_t r = 0; r < DRAWN_ROWS && i + r < rows; r++)

@@ -18,7 +18,7 @@ typedef struct {
     int64_t activation;
     int64_t output;       /* offset in the workspace: (block_rows, leading) */
     int64_t factor;       /* the same for d output / d input where a training pass keeps it, else -1 */
-    int64_t dropout_from; /* units whose random word is below this are dropped; 0: no dropout */
+    int64_t dropout_from; /* units whose 16 random bits are below this are dropped; 0: no dropout */
     double dropout_scale; /* of the units that stay */
 } fastmlp_layer;
 

@@ -205,15 +205,17 @@ def philox4x32(counter, key):
 
 
 def dropout_factor(seed, step, layer, n_rows, n_units, rate):
-    """(n_rows, n_units): 0 where a unit is dropped, 1/(1 - rate) where it is kept."""
-    threshold = math.floor(rate * 2**32)
+    """(n_rows, n_units): 0 where a unit is dropped, 1/(1 - rate) where it is kept. Each unit has 16 bits, a counter
+    8 units, the lower half of a word before the upper."""
+    threshold = min(round(rate * 2**16), 2**16 - 1)
     key = (seed % 2**32, seed // 2**32)
     factor = np.zeros((n_rows, n_units))
     for row in range(n_rows):
-        for first in range(0, n_units, 4):
-            words = philox4x32((first // 4, row, layer, step % 2**32), key)
-            for unit in range(first, min(first + 4, n_units)):
-                if words[unit - first] >= threshold:
+        for counter in range(math.ceil(n_units / 8)):
+            words = philox4x32((counter, row, layer, step % 2**32), key)
+            bits = [half for word in words for half in (word % 2**16, word // 2**16)]
+            for unit in range(8 * counter, min(8 * counter + 8, n_units)):
+                if bits[unit - 8 * counter] >= threshold:
                     factor[row, unit] = 1.0 / (1.0 - rate)
     return factor
 

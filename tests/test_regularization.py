@@ -65,7 +65,7 @@ def test_exact_masks(backend, dtype, n):
         assert_close(gradients.flat, flat(expected[1], expected[2]), dtype, f"gradients {step}", scale=2)
 
 
-@pytest.mark.parametrize("widths", [(1, 4), (5, 8), (12, 16), (17, 33), (36, 100)])
+@pytest.mark.parametrize("widths", [(1, 4), (5, 8), (12, 16), (17, 33), (36, 100), (70, 130)])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_exact_masks_of_widths(backend, dtype, widths, activation):
     """Several rows of the last units of a layer are drawn together; relu keeps no derivatives beside its outputs."""
@@ -95,6 +95,22 @@ def test_dropout_with_every_kind_of_derivative(backend, dtype, activation):
     factors = oracle.dropout_factors(reference, int(net._seed), 0, 12)
     expected = oracle.fast_loss_and_gradients(reference, X, y, factors=factors)
     assert_close(gradients.flat, flat(expected[1], expected[2]), dtype, scale=2)
+
+
+@pytest.mark.parametrize("rate", [2**-18, 2**-17 * 1.01, 0.9999, 1 - 2**-18, 1 - 2**-53])
+def test_rates_are_whole_65536ths_below_1(backend, dtype, rate):
+    """The least one that drops at all, and rates at which hardly a unit stays, but none is kept from staying."""
+    net, reference = make_net((4, 300, 3), dropout=rate, rng=2, dtype=dtype, backend=backend)
+    X, y = make_examples(net, 600)
+    loss, gradients = net.loss_and_gradients(X, y, training=True)
+    (factor,) = oracle.dropout_factors(reference, int(net._seed), 0, 600)
+    assert 0 < np.count_nonzero(factor) < factor.size or rate < 2**-17
+    if rate < 2**-17:
+        assert_same_bits(gradients.flat, net.loss_and_gradients(X, y)[1].flat)
+        return
+    expected = oracle.fast_loss_and_gradients(reference, X, y, factors=[factor])
+    assert loss == pytest.approx(expected[0], rel=1e-4 if dtype == "float32" else 1e-12)
+    assert_close(gradients.flat, flat(expected[1], expected[2]), dtype, scale=4)
 
 
 def test_dropout_acts_in_training_alone(backend):

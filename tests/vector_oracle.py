@@ -165,9 +165,10 @@ def dropout_factors(net, seed, step, n_rows):
             factors.append(None)
             continue
         n_units = net.layer_sizes[layer]
-        quads, rows = np.meshgrid(np.arange(-(-n_units // 4)), np.arange(n_rows))
+        counters, rows = np.meshgrid(np.arange(-(-n_units // 8)), np.arange(n_rows))
         layers, steps = np.full(rows.shape, layer), np.full(rows.shape, step % 2**32)
-        words = np.stack(philox_words((seed % 2**32, seed // 2**32), (quads, rows, layers, steps)), axis=2)
-        kept = words.reshape(n_rows, -1)[:, :n_units] >= np.uint64(int(np.floor(rate * 2**32)))
+        words = np.stack(philox_words((seed % 2**32, seed // 2**32), (counters, rows, layers, steps)), axis=2)
+        bits = words.astype("<u4").view("<u2")
+        kept = bits.reshape(n_rows, -1)[:, :n_units] >= min(round(rate * 2**16), 2**16 - 1)
         factors.append(np.where(kept, 1.0 / (1.0 - rate), 0.0))
     return factors

@@ -69,7 +69,8 @@ class MLP(Differentiable, Portable):
     l1, l2 : float, default 0.0
         The penalty l1 sum|W| + l2/2 sum W^2 on weights, never on biases; it is part of every loss.
     dropout : float or sequence of float, default 0.0
-        Rates in [0, 1) at which outputs of hidden layers are dropped in training, one for all or one each.
+        Rates in [0, 1) at which outputs of hidden layers are dropped in training, one for all or one each. Each unit
+        has 16 random bits, so that a rate counts as its nearest multiple of 2**-16 below 1.
     dtype : {"float32", "float64"}, default "float32"
         Of the parameters and of all computation.
     rng : None, int or numpy.random.Generator

@@ -14,6 +14,7 @@ from fastmlp._architecture import Architecture
 from fastmlp._backends._addresses import address
 from fastmlp._backends._compiled import Kernels, draw_orders
 from fastmlp._backends._engine import Examples, MembersSchedule, Schedule
+from fastmlp._backends._philox import dropped_below
 from fastmlp._backends._plan import (
     INFERENCE_ROWS,
     TRAINEE,
@@ -192,7 +193,7 @@ class PlanTable:
         self._records["l2"] = [architecture.l2 for architecture in architectures]
         if training and rates.shape[1]:
             hidden = self._records["layers"][:, :-1]
-            hidden["dropout_from"] = (rates * 2.0**32).astype(np.int64)
+            hidden["dropout_from"] = dropped_below(rates)
             hidden["dropout_scale"] = 1.0 / (1.0 - rates)
         self._addresses = rows_of(self._records)
 

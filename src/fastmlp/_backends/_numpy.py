@@ -19,7 +19,7 @@ from fastmlp._backends._numpy_functions import (
     output_gradient,
     update_layer,
 )
-from fastmlp._backends._philox import kept
+from fastmlp._backends._philox import dropped_below, kept
 from fastmlp._layout import Layout
 from fastmlp._update import (
     BETA1,
@@ -210,8 +210,9 @@ class NumpyEngine:
             Z = inputs[-1] @ matrix[:-1] + matrix[-1]
             A = ACTIVATIONS[name](Z)
             factor = DERIVATIVES[name](Z, A)
-            if rate > 0.0 and dropout_step is not None:
-                survivors = kept(rate, self._seed, dropout_step, layer, first_row, *A.shape)
+            below = int(dropped_below(rate))
+            if below and dropout_step is not None:
+                survivors = kept(below, self._seed, dropout_step, layer, first_row, *A.shape)
                 A = np.where(survivors, A * (1.0 / (1.0 - rate)), A.dtype.type(0.0))
                 factor = np.where(survivors, factor * (1.0 / (1.0 - rate)), A.dtype.type(0.0))
             inputs.append(A)

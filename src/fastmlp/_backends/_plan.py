@@ -6,6 +6,7 @@ from fastmlp._activations import ACTIVATION_CODES
 from fastmlp._architecture import Architecture
 from fastmlp._backends._addresses import address
 from fastmlp._backends._engine import Schedule
+from fastmlp._backends._philox import dropped_below
 from fastmlp._layout import LINE_BYTES, Layout, aligned_zeros, guard_inside, leading_dimension
 from fastmlp._losses import LOSS_CODES
 from fastmlp._update import Update
@@ -174,7 +175,7 @@ class Plan:
             layer["factor"] = -1
             if training and index < n_layers - 1:
                 rate = architecture.dropout[index]
-                layer["dropout_from"] = int(rate * 2**32)
+                layer["dropout_from"] = dropped_below(rate)
                 layer["dropout_scale"] = 1 / (1 - rate)
                 # Members of an ensemble drop units at rates of their own.
                 if architecture.keeps_factor(index + 1) or (of_members and rate > 0):

@@ -39,7 +39,7 @@ from fastmlp._backends._numba._memory import (
     is_set,
 )
 from fastmlp._backends._numba._network import INFERENCE, is_finite
-from fastmlp._backends._numba._philox import DRAWN_ROWS, draw_scales, drawn, quads_of_lanes, rows_of_lanes
+from fastmlp._backends._numba._philox import DRAWN_ROWS, counters_of_lanes, draw_scales, drawn, rows_of_lanes
 from fastmlp._backends._numba._structs import (
     ADAM,
     CROSS_ENTROPY,
@@ -78,7 +78,7 @@ def drop_lanes(t: Lanes, number: int, taken: int, rows: int, z: Reals, factor: R
     """Each member's own units are dropped, as drop_rows does."""
     n = t.plan.layers[number - 1].n_out
     scales = columns_buffer(z)
-    lane_quads, lane_rows = quads_of_lanes(drawn()), rows_of_lanes(drawn())
+    lane_counters, lane_rows = counters_of_lanes(drawn()), rows_of_lanes(drawn())
     for lane in range(t.count):
         m = member_of(t, lane)
         layer = m.plan.layers[number - 1]
@@ -86,7 +86,7 @@ def drop_lanes(t: Lanes, number: int, taken: int, rows: int, z: Reals, factor: R
             step = m.schedule.dropout_step + taken
             for i in range(0, rows, DRAWN_ROWS):
                 for first in range(0, n, drawn()):
-                    draw_scales(m.plan.seed, step, number, layer, lane_quads, lane_rows, first, i, 1, scales)
+                    draw_scales(m.plan.seed, step, number, layer, lane_counters, lane_rows, first, i, 1, scales)
                     for r in range(smaller(DRAWN_ROWS, rows - i)):
                         for j in range(smaller(drawn(), n - first)):
                             at = ((i + r) * n + first + j) * lanes(z) + lane

@@ -23,6 +23,7 @@ from fastmlp._backends._numba._compiler import (
 
 INT64 = ir.IntType(64)
 INT32 = ir.IntType(32)
+INT16 = ir.IntType(16)
 BYTE = ir.IntType(8)
 SCALARS = {
     types.float32: ir.FloatType(),
