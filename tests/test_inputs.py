@@ -7,6 +7,7 @@ import pytest
 from support import assert_close, assert_same_bits, make_examples, make_net
 
 import fastmlp
+from fastmlp._backends._plan import readable
 
 sparse = pytest.importorskip("scipy.sparse", reason="scipy gives the sparse matrices")
 
@@ -477,3 +478,17 @@ def test_settings_of_other_kinds():
     net = fastmlp.MLP(np.array([4, 6, 3]), dtype=np.float64, rng=np.int64(3), l2=np.float32(0.5), n_threads=np.int8(1))
     assert net.layer_sizes == (4, 6, 3) and net.dtype == np.float64
     assert all(type(size) is int for size in net.layer_sizes)
+
+
+def test_kernels_read_columns_where_they_are():
+    """Of y[:, None] nothing is repeated, though its columns are 0 bytes apart; of what is broadcast everything is."""
+    numbers = np.arange(6.0)
+    for column in (numbers[:, None], numbers[::2, None], numbers.reshape(-1, 1)):
+        view = readable(column)
+        assert np.shares_memory(view, numbers)
+        assert view.strides[1] != 0
+        np.testing.assert_array_equal(view, column)
+    for repeated in (np.broadcast_to(3.0, (4, 1)), np.broadcast_to(numbers[:, None], (6, 3))):
+        copy = readable(repeated)
+        assert 0 not in copy.strides
+        np.testing.assert_array_equal(copy, repeated)

@@ -223,7 +223,7 @@ def check_targets(y: Any, n: int, architecture: Architecture, *, single: bool = 
         check_length("y", array, n)
         return check_classes(array, n_outputs)
     if array.ndim == 1 and n_outputs == 1:
-        array = array[:, None]
+        array = array.reshape(-1, 1)
     expected = f"(n, {n_outputs})"
     if architecture.takes_classes:
         expected = f"(n,) with classes or {expected} with probabilities"

@@ -36,9 +36,9 @@ class TrainingData:
         self.batch_size = min(batch_size, self.n)
         self.steps_per_epoch = math.ceil(self.n / self.batch_size)
         # Of a step in its epoch's rows.
-        self._shares: Any = self.batch_size / self.n
+        self._shares = np.empty(self.steps_per_epoch)
+        self._shares[:] = self.batch_size / self.n
         if self.n % self.batch_size:
-            self._shares = np.full(self.steps_per_epoch, self._shares)
             self._shares[-1] = self.n % self.batch_size / self.n
         batch_bytes = self.batch_size * n_features * dtype.itemsize
         self._most_converted = max(1, CONVERTED_BYTES // batch_bytes)
@@ -53,16 +53,17 @@ class TrainingData:
 
         Losses that are not finite are those of steps that were not taken, and do not count.
         """
+        means: list[float]
         if self.steps_per_epoch == 1:
-            means: list[float] = losses.tolist()
-            return means
-        epochs = losses.reshape(-1, self.steps_per_epoch)
-        with np.errstate(invalid="ignore"):  # NaN where no step was taken
-            means = np.add.reduce(epochs * self._shares, axis=1).tolist()
+            means = losses.tolist()
+        else:
+            epochs = losses.reshape(-1, self.steps_per_epoch)
+            # It has no warnings to be switched off, which takes 3 us, hot.
+            means = np.einsum("ij,j->i", epochs, self._shares).tolist()
             if not all(map(math.isfinite, means)):
-                finite = np.isfinite(epochs)
-                shares = (self._shares * finite).sum(axis=1)
-                means = ((np.where(finite, epochs, 0.0) * self._shares).sum(axis=1) / shares).tolist()
+                shares = self._shares * np.isfinite(epochs)
+                with np.errstate(invalid="ignore"):  # NaN where no step was taken
+                    means = ((np.where(shares, epochs, 0.0) * shares).sum(axis=1) / shares.sum(axis=1)).tolist()
         return means
 
     def draw_order(self, engine: Engine, rng: np.random.Generator | None, epochs: int) -> np.ndarray | None:

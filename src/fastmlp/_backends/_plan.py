@@ -270,9 +270,10 @@ def call_record(
 
 def readable(array: np.ndarray) -> np.ndarray:
     """The array, or a copy that kernels can read: of whole elements in each stride, and no column repeated."""
-    if array.flags.aligned and not (array.ndim == 2 and array.strides[1] == 0):
-        return array
-    return array.copy()  # ascontiguousarray would leave odd addresses as they are
+    if array.ndim == 2 and array.strides[1] == 0:
+        is_column = array.shape[1] == 1 and array.strides[0] != 0  # such as y[:, None]
+        array = array.reshape(-1, 1) if is_column else array.copy()
+    return array if array.flags.aligned else array.copy()  # ascontiguousarray would leave odd addresses as they are
 
 
 def ensemble_workspace(architecture: Architecture, rows: int) -> int:
