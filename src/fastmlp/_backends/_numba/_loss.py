@@ -57,6 +57,7 @@ from fastmlp._backends._numba._vector import (
     line_of,
     line_sum,
     load,
+    load_elements,
     load_line,
     load_loose,
     load_part,
@@ -239,20 +240,22 @@ def element_column(
     """Rows of one output, a vector of them at a time: the bits of element_row."""
     zero = splat(0, z)
     inside = real_lanes(1, z)
-    logit = line_buffer(z)
-    target = line_buffer(z)
+    target = columns_buffer(z)
+    values = line_buffer(z)
     derivative = line_buffer(z)
     for i in range(begin, end, lanes(z)):
         rows = smaller(lanes(z), end - i)
         for j in range(rows):
-            logit[j] = z[(i + j) * leading]
-            target[j] = convert_number(e.y + example_row(e, first + i + j) * e.y_row, e.y_type, target)
-        value, slope = element_loss(loss, activation, load(logit), load(target))
-        store(logit, value + zero)
+            target[2 * j] = convert_number(e.y + example_row(e, first + i + j) * e.y_row, e.y_type, target)
+        # Targets lie two apart, for LLVM would load others as a vector.
+        value, slope = element_loss(
+            loss, activation, load_elements(z + i * leading, leading, rows), load_elements(target, 2, rows)
+        )
+        store(values, value + zero)
         store(derivative, slope)
         for j in range(rows):
             weight = weight_of(e, example_row(e, first + i + j))
-            losses[i + j] = weight * as_double(logit[j])
+            losses[i + j] = weight * as_double(values[j])
             if with_gradient:
                 scaled = derivative[j] * as_real(weight * factor, z)
                 store(z + (i + j) * leading, choose(inside, splat(scaled, z), zero))
