@@ -250,10 +250,12 @@ def check_length(name: str, array: Any, n: int) -> None:
 
 def check_classes(y: np.ndarray, n_classes: int) -> np.ndarray:
     """Class indices (n,) in int64, all in range."""
-    with np.errstate(invalid="ignore"):  # NaN is no class; the next line says so
-        classes = y.astype(np.int64, copy=False)
-    if y.dtype.kind == "f" and not np.array_equal(classes, y):
-        raise ValueError("y has classes that are no whole numbers; probabilities have shape (n, n_classes)")
+    classes = y
+    if y.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):  # NaN is no class; the next line says so
+            classes = y.astype(np.int64)
+        if not np.array_equal(classes, y):
+            raise ValueError("y has classes that are no whole numbers; probabilities have shape (n, n_classes)")
     # As unsigned numbers the negative ones are large: one pass finds both kinds of stray.
     if classes.size and np.maximum.reduce(classes.view(np.uint64)) >= n_classes:
         stray = classes.min() if classes.min() < 0 else classes.max()

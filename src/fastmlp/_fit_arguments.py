@@ -56,7 +56,7 @@ def check_training_data(
     """The examples to train on. What an engine cannot read of X stays as it is, to be converted in pieces."""
     architecture = net._architecture
     in_slices = reading.in_blocks or not reading.shuffles
-    sliced = [in_slices and is_sliced(part) for part in (X, y, sample_weight)]
+    sliced = [is_sliced(part) for part in (X, y, sample_weight)] if in_slices else [False]
     rows = X if sliced[0] else check_rows(X, architecture.layer_sizes[0], architecture.dtype)
     if sliced[0]:
         check_sliced(X, architecture.layer_sizes[0])

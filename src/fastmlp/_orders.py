@@ -33,7 +33,7 @@ def draw_orders(engine: DrawsOrders, rng: np.random.Generator, orders: np.ndarra
 
 def _draw(engine: DrawsOrders, bit_generator: np.random.BitGenerator, orders: np.ndarray) -> bool:
     """By the kernels: False, and nothing done, where they cannot."""
-    state = dict(bit_generator.state)
+    state: Any = bit_generator.state
     number, increment = state["state"]["state"], state["state"]["inc"]
     words = np.array(
         [number & _WORD, number >> 64, increment & _WORD, increment >> 64, state["has_uint32"], state["uinteger"]],
