@@ -53,17 +53,16 @@ class TrainingData:
 
         Losses that are not finite are those of steps that were not taken, and do not count.
         """
-        means: list[float]
         if self.steps_per_epoch == 1:
-            means = losses.tolist()
-        else:
-            epochs = losses.reshape(-1, self.steps_per_epoch)
-            # It has no warnings to be switched off, which takes 3 us, hot.
-            means = np.einsum("ij,j->i", epochs, self._shares).tolist()
-            if not all(map(math.isfinite, means)):
-                shares = self._shares * np.isfinite(epochs)
-                with np.errstate(invalid="ignore"):  # NaN where no step was taken
-                    means = ((np.where(shares, epochs, 0.0) * shares).sum(axis=1) / shares.sum(axis=1)).tolist()
+            means: list[float] = losses.tolist()
+            return means
+        epochs = losses.reshape(-1, self.steps_per_epoch)
+        # Unlike NumPy's sums it warns of nothing: to switch warnings off takes 3 us.
+        means = np.einsum("ij,j->i", epochs, self._shares).tolist()
+        if not all(map(math.isfinite, means)):
+            shares = self._shares * np.isfinite(epochs)
+            with np.errstate(invalid="ignore"):  # NaN where no step was taken
+                means = ((np.where(shares, epochs, 0.0) * shares).sum(axis=1) / shares.sum(axis=1)).tolist()
         return means
 
     def draw_order(self, engine: Engine, rng: np.random.Generator | None, epochs: int) -> np.ndarray | None:

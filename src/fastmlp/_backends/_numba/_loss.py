@@ -240,16 +240,15 @@ def element_column(
     """Rows of one output, a vector of them at a time: the bits of element_row."""
     zero = splat(0, z)
     inside = real_lanes(1, z)
-    target = columns_buffer(z)
+    target = line_buffer(z)
     values = line_buffer(z)
     derivative = line_buffer(z)
     for i in range(begin, end, lanes(z)):
         rows = smaller(lanes(z), end - i)
         for j in range(rows):
-            target[2 * j] = convert_number(e.y + example_row(e, first + i + j) * e.y_row, e.y_type, target)
-        # Targets lie two apart, for LLVM would load others as a vector.
+            target[j] = convert_number(e.y + example_row(e, first + i + j) * e.y_row, e.y_type, target)
         value, slope = element_loss(
-            loss, activation, load_elements(z + i * leading, leading, rows), load_elements(target, 2, rows)
+            loss, activation, load_elements(z + i * leading, leading, rows), load_elements(target, 1, rows)
         )
         store(values, value + zero)
         store(derivative, slope)
