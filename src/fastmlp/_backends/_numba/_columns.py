@@ -10,7 +10,7 @@ import llvmlite.ir as ir
 
 from fastmlp._backends._numba._compiler import inline, kernel, primitive
 from fastmlp._backends._numba._elementary import exponential, logarithm
-from fastmlp._backends._numba._memory import SCALARS, Pointer, copy_reals, real_of
+from fastmlp._backends._numba._memory import INT32, INT64, SCALARS, Pointer, copy_reals, real_of
 from fastmlp._backends._numba._structs import Reals
 from fastmlp._backends._numba._vector import (
     Vector,
@@ -42,6 +42,32 @@ def columns_buffer(like: Any) -> Any:
         return p
 
     return Pointer(vector.element), emit
+
+
+@primitive
+def load_elements(pointer: Any, step: Any, count: Any) -> Any:
+    """A vector put together in registers, from ``count`` numbers ``step`` elements apart and zeros: to load one that
+    single numbers were stored to waits until they are in the cache."""
+    vector = Vector(pointer.target)
+
+    def emit(builder: ir.IRBuilder, p: Any, step: Any, count: Any) -> Any:
+        result, done, ends = vector.llvm(None), builder.append_basic_block(), []
+        for lane in range(vector.lanes):
+            ends.append((result, builder.block))
+            more = builder.append_basic_block()
+            builder.cbranch(builder.icmp_signed("<", INT64(lane), count), more, done)
+            builder.position_at_end(more)
+            element = builder.load(builder.gep(p, [builder.mul(INT64(lane), step)]))
+            result = builder.insert_element(result, element, INT32(lane))
+        ends.append((result, builder.block))
+        builder.branch(done)
+        builder.position_at_end(done)
+        together = builder.phi(vector.llvm)
+        for end in ends:
+            together.add_incoming(*end)
+        return together
+
+    return vector, emit
 
 
 # Sums over the outputs of a row: a line, then a tree.

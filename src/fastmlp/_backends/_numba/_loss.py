@@ -16,6 +16,7 @@ from fastmlp._backends._numba._columns import (
     fit_columns,
     lane_exponentials,
     lane_line_sum,
+    load_elements,
     part_of_line,
     rows_to_columns,
 )
@@ -57,7 +58,6 @@ from fastmlp._backends._numba._vector import (
     line_of,
     line_sum,
     load,
-    load_elements,
     load_line,
     load_loose,
     load_part,

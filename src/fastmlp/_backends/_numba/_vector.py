@@ -222,32 +222,6 @@ def load_loose(pointer: Any) -> Any:
 
 
 @primitive
-def load_elements(pointer: Any, step: Any, count: Any) -> Any:
-    """A vector put together in registers, from ``count`` numbers ``step`` elements apart and zeros: to load one that
-    single numbers were stored to waits until they are in the cache."""
-    vector = Vector(pointer.target)
-
-    def emit(builder: ir.IRBuilder, p: Any, step: Any, count: Any) -> Any:
-        result, done, ends = vector.llvm(None), builder.append_basic_block(), []
-        for lane in range(vector.lanes):
-            ends.append((result, builder.block))
-            more = builder.append_basic_block()
-            builder.cbranch(builder.icmp_signed("<", INT64(lane), count), more, done)
-            builder.position_at_end(more)
-            element = builder.load(builder.gep(p, [builder.mul(INT64(lane), step)]))
-            result = builder.insert_element(result, element, INT32(lane))
-        ends.append((result, builder.block))
-        builder.branch(done)
-        builder.position_at_end(done)
-        together = builder.phi(vector.llvm)
-        for end in ends:
-            together.add_incoming(*end)
-        return together
-
-    return vector, emit
-
-
-@primitive
 def load_part(pointer: Any, n: Any) -> Any:
     """The first n lanes from memory, zero in the others: nothing beyond is read."""
     vector = Vector(pointer.target)
