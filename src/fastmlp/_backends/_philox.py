@@ -11,7 +11,7 @@ ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 WORD = 0xFFFFFFFF
-UNITS = 8  # of a row, that share the 128 bits of a counter
+COUNTER_UNITS = 8  # of a row, that share the 128 bits of a counter
 CHANCES = 2**16  # what the bits of a unit can be
 
 
@@ -41,7 +41,7 @@ def kept(below: int, seed: int, step: int, layer: int, first_row: int, n_rows: i
 
     Those whose bits are not below ``below``; ``first_row`` is the place of the first row in its batch.
     """
-    per_row = -(-n_units // UNITS)
+    per_row = -(-n_units // COUNTER_UNITS)
     counter = np.empty((4, n_rows, per_row), dtype=np.uint64)
     counter[0] = np.arange(per_row, dtype=np.uint64)
     counter[1] = np.arange(first_row, first_row + n_rows, dtype=np.uint64)[:, None]
@@ -49,5 +49,5 @@ def kept(below: int, seed: int, step: int, layer: int, first_row: int, n_rows: i
     counter[3] = step & WORD
     words = philox4x32(counter, seed)
     bits = np.stack((words % np.uint64(CHANCES), words // np.uint64(CHANCES)))  # (half, word, row, counter)
-    by_unit = bits.transpose(2, 3, 1, 0).reshape(n_rows, UNITS * per_row)[:, :n_units]
+    by_unit = bits.transpose(2, 3, 1, 0).reshape(n_rows, COUNTER_UNITS * per_row)[:, :n_units]
     return by_unit >= np.uint64(below)
